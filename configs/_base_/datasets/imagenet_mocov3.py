@@ -1,0 +1,107 @@
+# ImageNet with MoCo v3's two views (crop scale 0.2-1), unlabeled in training, and
+# weighted kNN on the validation images every 10 epochs.
+data_preprocessor = dict(
+    type="SelfSupDataPreprocessor",
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+
+
+def _view(blur, solarize):
+    return [
+        dict(
+            type="RandomResizedCrop",
+            scale=224,
+            crop_ratio_range=(0.2, 1.0),
+            backend="pillow",
+        ),
+        dict(
+            type="RandomApply",
+            transforms=[
+                dict(
+                    type="ColorJitter",
+                    brightness=0.4,
+                    contrast=0.4,
+                    saturation=0.2,
+                    hue=0.1,
+                )
+            ],
+            prob=0.8,
+        ),
+        dict(
+            type="RandomGrayscale",
+            prob=0.2,
+            keep_channels=True,
+            channel_weights=(0.114, 0.587, 0.2989),
+        ),
+        dict(
+            type="GaussianBlur",
+            magnitude_range=(0.1, 2.0),
+            magnitude_std="inf",
+            prob=blur,
+        ),
+        dict(type="Solarize", thr=128, prob=solarize),
+        dict(type="RandomFlip", prob=0.5),
+    ]
+
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(
+        type="MultiView",
+        num_views=[1, 1],
+        transforms=[_view(blur=1.0, solarize=0.0), _view(blur=0.1, solarize=0.2)],
+    ),
+    dict(type="PackInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="ResizeEdge", scale=256, edge="short", backend="pillow"),
+    dict(type="CenterCrop", crop_size=224),
+    dict(type="PackInputs"),
+]
+
+train_dataloader = dict(
+    batch_size=256,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
+    # Labels are not needed: for own images, type="ImageFolder" and data_root suffice.
+    dataset=dict(type="ImageNet", data_root="data/imagenet/", pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="default_collate"),
+    dataset=dict(
+        type="ImageNet", data_root="data/imagenet/", split="val", pipeline=test_pipeline
+    ),
+)
+val_evaluator = dict(type="Accuracy", topk=(1, 5), prefix="knn")
+val_cfg = dict(
+    type="KNNValLoop",
+    k=20,
+    temperature=0.07,
+    bank_dataloader=dict(
+        batch_size=256,
+        num_workers=8,
+        sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
+        collate_fn=dict(type="default_collate"),
+        dataset=dict(
+            type="ImageNet",
+            data_root="data/imagenet/",
+            split="train",
+            pipeline=test_pipeline,
+        ),
+    ),
+)
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict(val_cfg, type="KNNTestLoop")

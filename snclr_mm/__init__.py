@@ -1,0 +1,8 @@
+"""SNCLR for MMPretrain; importing this package registers its components."""
+
+__version__ = "0.1.0"
+
+from . import compat  # noqa: I001  (first: it makes mmpretrain importable)
+from . import datasets, engine, evaluation, models
+
+__all__ = ["__version__", "compat", "datasets", "engine", "evaluation", "models"]

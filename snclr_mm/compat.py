@@ -1,0 +1,53 @@
+"""What newer or CPU-only stacks need before mmpretrain can be imported and run.
+
+Imported first by ``snclr_mm``; each function says what it works around, does nothing
+where there is nothing to work around, and has a test.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+
+def define_torchvision_ops() -> None:
+    """Let torchvision be imported beside a CPU-only torch.
+
+    PyPI's torchvision is built for CUDA. Next to a CPU-only torch its C++ library does
+    not load, and ``import torchvision`` (which mmpretrain.models needs) fails with
+    "operator torchvision::nms does not exist". The schema of that operator is enough
+    for the import; calling it still fails, and nothing here calls it.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if (
+        torch.version.cuda
+        or torch.version.hip
+        or "torchvision" in sys.modules
+        or (spec is None)
+    ):
+        return
+    try:
+        torch.ops.load_library(Path(spec.origin).with_name("_C.so"))
+    except OSError:
+        for name in ("nms", "qnms"):
+            if not hasattr(torch.ops.torchvision, name):
+                torch.library.define(
+                    f"torchvision::{name}",
+                    "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+                )
+
+
+def name_mmseg() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find the fork.
+
+    MMEngine maps ``mmseg`` to the distribution ``mmsegmentation``; the fork's is named
+    differently, and ``get_config`` would then install the original with pip.
+    """
+    from mmengine.config import utils
+
+    utils.MODULE2PACKAGE["mmseg"] = "mmseg"
+
+
+define_torchvision_ops()
+name_mmseg()

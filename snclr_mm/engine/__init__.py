@@ -1,0 +1,19 @@
+from .cpu_distributed_data_parallel import CPUDistributedDataParallel
+from .launch import (
+    adapt_to_machine,
+    check_data_roots,
+    find_config,
+    load_checkpoints_safely,
+    set_dataloader_defaults,
+)
+from .neighbor_queue_hook import NeighborQueueHook
+
+__all__ = [
+    "CPUDistributedDataParallel",
+    "NeighborQueueHook",
+    "adapt_to_machine",
+    "check_data_roots",
+    "find_config",
+    "load_checkpoints_safely",
+    "set_dataloader_defaults",
+]

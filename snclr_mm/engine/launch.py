@@ -1,0 +1,181 @@
+"""What the command-line tools do before the Runner is built."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import HistoryBuffer
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def find_config(path: str) -> str:
+    """Find a config from any working directory: here, else in the repository.
+
+    Raises:
+        FileNotFoundError: If neither exists, naming both.
+    """
+    for candidate in (Path(path), REPOSITORY / path):
+        if candidate.is_file():
+            return str(candidate)
+    raise FileNotFoundError(
+        f"There is no config {path!r}, neither in {Path.cwd()} nor in {REPOSITORY}."
+    )
+
+
+def load_checkpoints_safely(trust: bool = False) -> None:
+    """Make every later ``torch.load`` of this process refuse to run code.
+
+    A checkpoint is a pickle. Only tensors, plain containers and what MMEngine's message
+    hub stores (NumPy scalars and HistoryBuffer) are loaded; MMEngine itself falls back
+    to an unrestricted load, which this forbids.
+
+    Args:
+        trust (bool): Load anything instead, for files whose source one trusts
+            (``--trust-checkpoint``). Defaults to False.
+    """
+    on, off = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    if trust:
+        on, off = off, on
+    os.environ[on] = "1"
+    os.environ.pop(off, None)
+    import numpy as np
+
+    core = np._core if hasattr(np, "_core") else np.core
+    types = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "uint32")]
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, name).
+            (_history_buffer_method, "builtins.getattr"),
+            core.multiarray._reconstruct,
+            core.multiarray.scalar,
+            np.ndarray,
+            np.dtype,
+            *types,
+        ]
+    )
+
+
+def _history_buffer_method(owner: type, name: str):
+    if owner is not HistoryBuffer or name not in ("mean", "max", "min", "current"):
+        raise ValueError(f"A checkpoint may not use getattr({owner}, {name!r}).")
+    return getattr(HistoryBuffer, name)
+
+
+def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
+    """Complete the dataloaders' settings as MMPretrain's tools do.
+
+    Args:
+        cfg (Config): Changed in place.
+        options (bool | None): ``pin_memory`` and ``persistent_workers``; a value other
+            than None wins over the config's.
+    """
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        loader = cfg.get(key)
+        if loader is None:
+            continue
+        loader.setdefault("collate_fn", dict(type="default_collate"))
+        for option, value in options.items():
+            if value is not None:
+                loader[option] = value
+            loader.setdefault(option, True)
+        if loader.get("num_workers", 0) == 0:
+            loader.persistent_workers = False  # torch refuses it without workers
+
+
+def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> None:
+    """Check that the folder of each dataset exists, before minutes of start-up.
+
+    Args:
+        cfg (Config): The config.
+        stages (Sequence[str]): Which of train, val and test are about to run.
+
+    Raises:
+        FileNotFoundError: Naming the folder, its config key, and how to set it.
+    """
+    keys = [f"{stage}_dataloader" for stage in stages]
+    loaders = {key: cfg.get(key) for key in keys}
+    for stage in stages:
+        loop = cfg.get(f"{stage}_cfg") or {}
+        loaders[f"{stage}_cfg.bank_dataloader"] = loop.get("bank_dataloader")
+    for key, loader in loaders.items():
+        dataset = (loader or {}).get("dataset") or {}
+        root = dataset.get("data_root")
+        if not root or "://" in root or Path(root).expanduser().exists():
+            continue
+        message = (
+            f"{key}.dataset.data_root={root!r} does not exist (working directory: "
+            f"{Path.cwd()}). Set it with --cfg-options {key}.dataset.data_root=DIR."
+        )
+        if dataset.get("type") == "FashionMNIST":
+            message += (
+                " To get Fashion-MNIST: python "
+                f"{REPOSITORY / 'tools/prepare_fashion_mnist.py'} {root}"
+            )
+        if key.startswith("val"):
+            message += " To train without evaluation: --no-validate."
+        raise FileNotFoundError(message)
+
+
+def adapt_to_machine(cfg: Config) -> list[str]:
+    """Let a config for GPUs run where there is none: same recipe, other means.
+
+    Without an accelerator: AMP becomes full precision, memory is not pinned, and
+    ``cfg.launcher`` starts a gloo group whose ranks wrap the model in
+    CPUDistributedDataParallel, which reverts SyncBN. With one, nothing changes.
+
+    Args:
+        cfg (Config): Changed in place; ``cfg.launcher`` must be set.
+
+    Returns:
+        list[str]: What was changed, for the log.
+    """
+    if get_device() != "cpu":
+        return []
+    notes = []
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper":
+        wrapper.type = "OptimWrapper"
+        for key in ("loss_scale", "dtype", "use_fsdp"):
+            wrapper.pop(key, None)
+        notes.append("AMP is off: AmpOptimWrapper needs an accelerator.")
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if cfg.get(key):
+            cfg[key].pin_memory = False
+    if cfg.get("launcher", "none") != "none":
+        _init_gloo(cfg.launcher)
+        cfg.model_wrapper_cfg = dict(
+            type="CPUDistributedDataParallel",
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
+        )
+        notes.append(
+            "Ranks talk over gloo, and SyncBN is reverted to BatchNorm with per-rank "
+            "statistics."
+        )
+    else:
+        notes.append("SyncBN, where the model has it, is reverted to BatchNorm.")
+    return ["No accelerator was found, training on the CPU.", *notes]
+
+
+def _init_gloo(launcher: str) -> None:
+    if torch.distributed.is_initialized():
+        return
+    env = os.environ
+    if launcher == "slurm":
+        env["RANK"] = env["SLURM_PROCID"]
+        env["LOCAL_RANK"] = env.get("SLURM_LOCALID", "0")
+        env["WORLD_SIZE"] = env["SLURM_NTASKS"]
+        env.setdefault("MASTER_PORT", "29500")
+        if "MASTER_ADDR" not in env:
+            hosts = ["scontrol", "show", "hostnames", env["SLURM_NODELIST"]]
+            env["MASTER_ADDR"] = subprocess.check_output(hosts, text=True).split()[0]
+    elif launcher != "pytorch":
+        raise ValueError(
+            f"--launcher {launcher} needs an accelerator: on CPUs use pytorch or slurm."
+        )
+    torch.distributed.init_process_group("gloo")

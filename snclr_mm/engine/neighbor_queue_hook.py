@@ -1,0 +1,245 @@
+import torch
+from mmengine.dist import gather, get_rank, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmpretrain.registry import HOOKS
+
+from snclr_mm.models import NeighborHead, NeighborQueue
+
+RANK_QUEUES = "neighbor_queue_ranks"
+
+
+@HOOKS.register_module()
+class NeighborQueueHook(Hook):
+    """Fills every NeighborQueue of the model, whatever algorithm holds it.
+
+    After an optimizer step it commits the keys that the heads staged, so that a batch
+    never finds itself; under gradient accumulation those of all the step's batches.
+    Keys of a step that the loss scaler skipped, or whose loss or features are not
+    finite on some rank, are dropped.
+
+    It also owns the warm-up, in which training is plain InfoNCE, and writes the queue's
+    fill and the heads' ``log_vars`` to the log. The queue is part of the model's
+    ``state_dict`` and thus of each checkpoint; of queues with ``sync=False`` the hook
+    adds all ranks' contents, and gives each rank its own back on resume.
+
+    Args:
+        start_epoch (int): First epoch (from 0) with neighbors. Defaults to 0.
+        start_iter (int): First iteration with neighbors. Defaults to 0.
+        min_fill (int | float): Real entries that a queue needs before it is searched:
+            a number of rows, or as a float the share of its length. A head needs at
+            least its K rows in any case. Defaults to 0.
+        max_skipped_steps (int): Raise after so many dropped steps in a row: the run has
+            diverged. Defaults to 100.
+
+    Raises:
+        ValueError: If a value is negative, or ``min_fill`` exceeds the queue.
+        RuntimeError: After ``max_skipped_steps`` dropped steps in a row.
+    """
+
+    # Before LoggerHook and CheckpointHook, which read what it writes.
+    priority = "NORMAL"
+
+    def __init__(
+        self,
+        start_epoch: int = 0,
+        start_iter: int = 0,
+        min_fill: int | float = 0,
+        max_skipped_steps: int = 100,
+    ) -> None:
+        given = {
+            "start_epoch": (start_epoch, 0),
+            "start_iter": (start_iter, 0),
+            "min_fill": (min_fill, 0),
+            "max_skipped_steps": (max_skipped_steps, 1),
+        }
+        for name, (value, least) in given.items():
+            if value < least:
+                raise ValueError(
+                    f"NeighborQueueHook.{name}={value} must be at least {least} "
+                    "(config key custom_hooks)."
+                )
+        if isinstance(min_fill, float) and min_fill > 1:
+            raise ValueError(
+                f"NeighborQueueHook.min_fill={min_fill} is a share of the queue's "
+                "length, 0.0 to 1.0; give an int for a number of rows."
+            )
+        self.start_epoch = start_epoch
+        self.start_iter = start_iter
+        self.min_fill = min_fill
+        self.max_skipped_steps = max_skipped_steps
+        self._queues: dict[str, NeighborQueue] = {}
+        self._heads: list[NeighborHead] = []
+        self._handles: list = []
+        self._stepped = False
+        self._valid = True
+        self._skipped = 0
+        self._searching: bool | None = None
+        self._rank_queues: dict[str, dict] = {}
+
+    def before_train(self, runner) -> None:
+        """Find the queues and watch the optimizers' steps."""
+        model = _unwrap(runner.model)
+        self._queues = _find(model, NeighborQueue)
+        self._heads = list(_find(model, NeighborHead).values())
+        if not self._queues:
+            runner.logger.warning(
+                "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."
+            )
+        for name, queue in self._queues.items():
+            if self._min_rows(queue) > queue.length:
+                raise ValueError(
+                    f"NeighborQueueHook.min_fill={self.min_fill} rows can never be "
+                    f"reached: {name}.length={queue.length}."
+                )
+            queue.managed = True
+            queue.discard()
+        self._stepped, self._valid, self._skipped = False, True, 0
+        self._handles = [
+            wrapper.optimizer.register_step_post_hook(self._after_optimizer_step)
+            for wrapper in _wrappers(runner.optim_wrapper)
+        ]
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Decide whether the heads use neighbors in this iteration."""
+        due = runner.epoch >= self.start_epoch and runner.iter >= self.start_iter
+        for queue in self._queues.values():
+            queue.search_enabled = due and queue.num_enqueued >= self._min_rows(queue)
+        searching = all(queue.search_enabled for queue in self._queues.values())
+        if self._queues and searching != self._searching:
+            self._searching = searching
+            runner.logger.info(
+                "NeighborQueueHook: neighbors are used from now on."
+                if searching
+                else "NeighborQueueHook: warm-up, the loss is plain InfoNCE."
+            )
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Commit what was staged if the optimizer stepped, else drop it."""
+        if outputs is not None and "loss" in outputs:
+            self._valid &= bool(torch.as_tensor(outputs["loss"]).isfinite().all())
+        if all(wrapper.should_update() for wrapper in _wrappers(runner.optim_wrapper)):
+            self._finish_step(runner)
+        for name, value in self._log_vars().items():
+            if outputs is None or name not in outputs:
+                runner.message_hub.update_scalar(f"train/{name}", value)
+        self._collect_rank_queues(runner, by_epoch=False)
+
+    def after_train_epoch(self, runner) -> None:
+        """Collect per-rank queues if a checkpoint is about to be written."""
+        self._collect_rank_queues(runner, by_epoch=True)
+
+    def after_train(self, runner) -> None:
+        """Stop watching the optimizers."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add the queues of all ranks where each rank has its own."""
+        if self._rank_queues:
+            checkpoint[RANK_QUEUES] = self._rank_queues
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Give each rank its own queue back."""
+        for name, state in checkpoint.pop(RANK_QUEUES, {}).items():
+            queue = _find(_unwrap(runner.model), NeighborQueue).get(name)
+            if queue is None or queue.sync:
+                continue
+            saved = len(state["count"])
+            if saved != get_world_size():
+                runner.logger.warning(
+                    f"{name}: the checkpoint holds the queues of {saved} ranks, this "
+                    f"run has {get_world_size()}; rank {get_rank()} takes that of rank "
+                    f"{get_rank() % saved}."
+                )
+            for key, values in state.items():
+                checkpoint["state_dict"][f"{name}.{key}"] = values[get_rank() % saved]
+
+    def _after_optimizer_step(self, optimizer, args, kwargs) -> None:
+        # Fused optimizers are called even for a step that they then skip.
+        found_inf = getattr(optimizer, "found_inf", None)
+        self._stepped |= found_inf is None or not bool(found_inf)
+
+    def _finish_step(self, runner) -> None:
+        if self._stepped:
+            # A list: each queue must take part in its collective, whatever came before.
+            kept = all([q.commit(self._valid) for q in self._queues.values()])
+        else:
+            kept = False
+            for queue in self._queues.values():
+                queue.discard()
+        self._stepped, self._valid = False, True
+        if kept or not self._queues:
+            self._skipped = 0
+            return
+        self._skipped += 1
+        runner.logger.warning(
+            f"NeighborQueueHook: the step of iteration {runner.iter + 1} was skipped or "
+            f"not finite, its features are not enqueued ({self._skipped} in a row)."
+        )
+        if self._skipped >= self.max_skipped_steps:
+            raise RuntimeError(
+                f"{self._skipped} steps in a row were skipped or not finite: the run "
+                "has diverged. Lower the learning rate or change the precision, and "
+                "resume from the last good checkpoint (limit: "
+                "NeighborQueueHook.max_skipped_steps in custom_hooks)."
+            )
+
+    def _min_rows(self, queue: NeighborQueue) -> float:
+        share = isinstance(self.min_fill, float)
+        return self.min_fill * queue.length if share else self.min_fill
+
+    def _log_vars(self) -> dict:
+        values = {}
+        for queue in self._queues.values():
+            values["queue_fill"] = queue.fill
+        for head in self._heads:
+            values.update(head.log_vars)
+        return values
+
+    def _collect_rank_queues(self, runner, by_epoch: bool) -> None:
+        # save_checkpoint runs on rank 0 alone, where no rank could be asked any more.
+        own = {name: q for name, q in self._queues.items() if not q.sync}
+        if get_world_size() == 1 or not own:
+            return
+        if not any(
+            hook.by_epoch == by_epoch and _saves_now(hook, runner)
+            for hook in runner.hooks
+            if isinstance(hook, CheckpointHook)
+        ):
+            return
+        for name, queue in own.items():
+            state = {
+                key: gather(value.contiguous())
+                for key, value in queue.state_dict().items()
+            }
+            if get_rank() == 0:
+                self._rank_queues[name] = {
+                    key: torch.stack(values).cpu() for key, values in state.items()
+                }
+
+
+def _saves_now(hook: CheckpointHook, runner) -> bool:
+    if hook.by_epoch:
+        return hook.every_n_epochs(runner, hook.interval, hook.save_begin) or (
+            hook.save_last and hook.is_last_train_epoch(runner)
+        )
+    return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or (
+        hook.save_last and hook.is_last_train_iter(runner)
+    )
+
+
+def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _find(model: torch.nn.Module, kind: type) -> dict:
+    return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+
+
+def _wrappers(optim_wrapper) -> list:
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return list(optim_wrapper.values())
+    return [optim_wrapper]

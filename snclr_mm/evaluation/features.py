@@ -1,0 +1,91 @@
+from collections.abc import Callable, Iterable
+
+import torch
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+
+def pool_features(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """Turn a backbone's output into one vector per image.
+
+    Args:
+        outputs (Tensor | tuple[Tensor]): Of several stages the last is taken: feature
+            maps [n, C, H, W] are averaged, class tokens [n, C] taken as they are.
+
+    Returns:
+        Tensor: [n, C], float32.
+
+    Raises:
+        ValueError: For any other shape.
+    """
+    last = outputs[-1] if isinstance(outputs, list | tuple) else outputs
+    if last.dim() == 4:
+        last = last.mean(dim=(2, 3))
+    if last.dim() != 2:
+        raise ValueError(
+            f"The backbone gives {list(last.shape)}; one vector per image needs a "
+            "feature map [n, C, H, W] or a class token [n, C] (config key "
+            "model.backbone.out_type or out_indices)."
+        )
+    return last.float()
+
+
+@torch.no_grad()
+def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
+    """Preprocess a batch and extract its backbone features.
+
+    Args:
+        model (nn.Module): A self-supervised algorithm, possibly wrapped, in eval mode.
+        batch (dict): From a dataloader with ``default_collate``.
+
+    Returns:
+        tuple[Tensor, list]: Features [n, C], float32, and the batch's DataSamples.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    data = model.data_preprocessor(batch, False)
+    return pool_features(model.extract_feat(data["inputs"])), data["data_samples"]
+
+
+def gt_labels(data_samples: list, source: str) -> Tensor:
+    """Collect the labels of a batch, [n], int64.
+
+    Raises:
+        ValueError: If an image of ``source`` has none.
+    """
+    if not data_samples or any("gt_label" not in sample for sample in data_samples):
+        raise ValueError(
+            f"{source} has images without labels, but kNN and linear evaluation compare "
+            "classes: give a labeled dataset, or train with --no-validate."
+        )
+    return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def extract_features(
+    model: nn.Module,
+    dataloader: Iterable[dict],
+    source: str = "the dataset",
+    progress: Callable[[Iterable[dict]], Iterable[dict]] = iter,
+) -> tuple[Tensor, Tensor]:
+    """Extract the backbone features and labels of a whole dataset on this process.
+
+    Args:
+        model (nn.Module): A self-supervised algorithm; put in eval mode, and back.
+        dataloader (Iterable[dict]): Batches of single views with labels.
+        source (str): Name of the data in errors.
+        progress (Callable): Wraps the dataloader, e.g. with a progress bar.
+
+    Returns:
+        tuple[Tensor, Tensor]: Features [n, C] (float32) and labels [n] (int64), on the
+        model's device.
+    """
+    training = model.training
+    model.eval()
+    features, labels = [], []
+    for batch in progress(dataloader):
+        batch_out, data_samples = batch_features(model, batch)
+        features.append(batch_out)
+        labels.append(gt_labels(data_samples, source).to(batch_out.device))
+    model.train(training)
+    if not features:
+        raise ValueError(f"{source} is empty.")
+    return torch.cat(features), torch.cat(labels)

@@ -1,0 +1,18 @@
+from .cross_attention_neck import CrossAttentionNeck
+from .nearest_neighbor_head import NearestNeighborHead
+from .neighbor_head import NeighborHead, Neighbors
+from .neighbor_queue import NeighborQueue
+from .snclr import SNCLR
+from .soft_neighbor_head import SoftNeighborHead
+from .soft_neighbor_loss import soft_neighbor_loss
+
+__all__ = [
+    "SNCLR",
+    "CrossAttentionNeck",
+    "NearestNeighborHead",
+    "NeighborHead",
+    "NeighborQueue",
+    "Neighbors",
+    "SoftNeighborHead",
+    "soft_neighbor_loss",
+]

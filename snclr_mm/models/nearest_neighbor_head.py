@@ -1,0 +1,61 @@
+import torch
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from .neighbor_head import NeighborHead, Neighbors
+from .soft_neighbor_loss import soft_neighbor_loss
+
+
+@MODELS.register_module()
+class NearestNeighborHead(NeighborHead):
+    """NNCLR's head: each key is replaced by its nearest neighbor in the queue.
+
+    Dwibedi et al., *With a Little Help from My Friends*, ICCV 2021. InfoNCE of z_1
+    against NN(y_2); the negatives are the other images' nearest neighbors. Until the
+    queue holds a row, and in its hook's warm-up, the keys stay themselves (InfoNCE).
+    Same queue, hook and ``loss`` signature as :class:`SoftNeighborHead`.
+
+    Args:
+        predictor (dict): Config of the predictor, y_1 -> z_1.
+        queue (dict): Config of the :class:`NeighborQueue`.
+        temperature (float): τ. Defaults to 0.1, as in the NNCLR paper.
+        loss_weight (float): Factor of the loss. Defaults to 1.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+
+    Raises:
+        ValueError: If τ or the loss weight is not positive.
+    """
+
+    def __init__(
+        self,
+        predictor: dict,
+        queue: dict,
+        temperature: float = 0.1,
+        loss_weight: float = 1.0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(
+            predictor,
+            queue,
+            num_neighbors=1,
+            temperature=temperature,
+            loss_weight=loss_weight,
+            init_cfg=init_cfg,
+        )
+
+    def _loss(
+        self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
+    ) -> Tensor:
+        similarity, index = neighbors
+        if index.shape[1] > 0:
+            key = self.queue.features[index[:, 0]]  # NN(y_2), [n, d]
+            self.log_vars = {"neighbor_similarity": similarity.mean()}
+        none = index[:, :0]
+        return soft_neighbor_loss(
+            prediction,
+            key.to(prediction.dtype),
+            none,
+            self.queue.features,
+            torch.zeros_like(none, dtype=prediction.dtype),
+            self.temperature,
+        )

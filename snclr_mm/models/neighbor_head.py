@@ -1,0 +1,126 @@
+from abc import ABCMeta, abstractmethod
+from typing import NamedTuple
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from .neighbor_queue import NeighborQueue
+from .soft_neighbor_loss import check_positive
+
+
+class Neighbors(NamedTuple):
+    """What a search found for n keys: similarity [n, K] and queue row [n, K]."""
+
+    similarity: Tensor
+    index: Tensor
+
+
+class NeighborHead(BaseModule, metaclass=ABCMeta):
+    """Base of the heads that look keys up in a :class:`NeighborQueue`.
+
+    Args:
+        predictor (dict): Config of the predictor that maps y_1 to z_1, as in
+            MMPretrain's MoCoV3Head.
+        queue (dict): Config of the NeighborQueue.
+        num_neighbors (int): K.
+        temperature (float): τ > 0.
+        loss_weight (float): Factor of the loss, above 0.
+        init_cfg (dict, optional): Initialization config. Defaults to None.
+
+    Raises:
+        ValueError: If K is negative or above the queue's length, or τ or the weight
+            is not positive.
+    """
+
+    def __init__(
+        self,
+        predictor: dict,
+        queue: dict,
+        num_neighbors: int,
+        temperature: float,
+        loss_weight: float,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check_positive("temperature (config key model.head.temperature)", temperature)
+        check_positive("loss_weight (config key model.head.loss_weight)", loss_weight)
+        self.predictor = MODELS.build(predictor)
+        self.queue: NeighborQueue = MODELS.build(queue)
+        if not 0 <= num_neighbors <= self.queue.length:
+            raise ValueError(
+                f"num_neighbors={num_neighbors} (config key model.head.num_neighbors) "
+                f"must be between 0 and queue.length={self.queue.length}."
+            )
+        self.num_neighbors = num_neighbors
+        self.temperature = temperature
+        self.loss_weight = loss_weight
+        #: Scalars of the last loss for the log, empty during warm-up.
+        self.log_vars: dict[str, Tensor] = {}
+
+    def search(self, *keys: Tensor) -> list[Neighbors]:
+        """Look the keys of several views up in one search of the queue.
+
+        Args:
+            keys (Tensor): y_2 of each view, [n, d] each.
+
+        Returns:
+            list[Neighbors]: One per view; with K = 0 columns during warm-up, that is
+            while the queue holds fewer than ``num_neighbors`` rows or its hook says so.
+        """
+        ready = self.queue.search_enabled and len(self.queue) >= self.num_neighbors
+        similarity, index = self.queue.search(
+            torch.cat([key.detach() for key in keys]),
+            self.num_neighbors if ready else 0,
+        )
+        sizes = [len(key) for key in keys]
+        return [
+            Neighbors(*found)
+            for found in zip(similarity.split(sizes), index.split(sizes), strict=True)
+        ]
+
+    def loss(
+        self,
+        base_out: Tensor,
+        momentum_out: Tensor,
+        neighbors: Neighbors | None = None,
+    ) -> Tensor:
+        """Compute the loss of one direction and stage the keys for the queue.
+
+        Args:
+            base_out (Tensor): y_1, projections of the online branch, [n, d].
+            momentum_out (Tensor): y_2, projections of the momentum branch for the
+                same images, [n, d]; no gradient flows through it.
+            neighbors (Neighbors, optional): What :meth:`search` found for
+                ``momentum_out``; searched here if None. Defaults to None.
+
+        Returns:
+            Tensor: Scalar, float32 (float64 for float64 features).
+
+        Raises:
+            ValueError: If the widths of projector, predictor and queue differ.
+            RuntimeError: If no NeighborQueueHook fills the queue.
+        """
+        momentum_out = momentum_out.detach()
+        self.queue.check_width(momentum_out)
+        self.queue.check_width(base_out)
+        if neighbors is None:
+            (neighbors,) = self.search(momentum_out)
+        prediction = self.predictor([base_out])[0]
+        if prediction.shape != base_out.shape:
+            raise ValueError(
+                f"The predictor's output {list(prediction.shape)} must be as wide as "
+                f"the queue: set model.head.predictor.out_channels={self.queue.dim}."
+            )
+        self.log_vars = {}
+        loss = self._loss(prediction, base_out, momentum_out, neighbors)
+        if self.training:
+            self.queue.stage(momentum_out)
+        return self.loss_weight * loss
+
+    @abstractmethod
+    def _loss(
+        self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
+    ) -> Tensor:
+        """The objective of z_1, y_1, y_2 [n, d] and the neighbors of y_2."""

@@ -1,0 +1,86 @@
+import torch
+from mmpretrain.models import MoCoV3
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from .neighbor_head import NeighborHead
+
+
+@MODELS.register_module()
+class SNCLR(MoCoV3):
+    """SNCLR: soft neighbors are positive supporters (Ge et al., ICLR 2023).
+
+    Two encoders and projectors, the momentum ones (MoCoV3's ``momentum_encoder``)
+    following the online ones with a cosine schedule, and one predictor in the head.
+
+    Args:
+        backbone (dict): Config of the backbone, ResNet (feature maps) or ViT (class
+            token).
+        neck (dict): Config of the projector.
+        head (dict): Config of a :class:`SoftNeighborHead` (or
+            :class:`NearestNeighborHead`).
+        base_momentum (float): Start of 1 - momentum: 0.01 is the field's 0.99.
+            Defaults to 0.01.
+        pretrained, data_preprocessor, init_cfg: As in MoCoV3.
+
+    Raises:
+        ValueError: If the projector's width is not the queue's.
+        TypeError: If the head does not look neighbors up.
+    """
+
+    def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs) -> None:
+        super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
+        if not isinstance(self.head, NeighborHead):
+            raise TypeError(
+                f"model.head.type={type(self.head).__name__} looks no neighbors up: "
+                "use SoftNeighborHead or NearestNeighborHead, or the algorithm MoCoV3."
+            )
+        width = neck.get("out_channels") if isinstance(neck, dict) else None
+        if width not in (None, self.head.queue.dim):
+            raise ValueError(
+                f"model.neck.out_channels={width} must equal "
+                f"model.head.queue.dim={self.head.queue.dim}."
+            )
+
+    def loss(
+        self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
+    ) -> dict[str, Tensor]:
+        """Compute the loss, symmetrised over the two views.
+
+        Args:
+            inputs (list[Tensor]): x_1 and x_2, two views of the same images,
+                [n, 3, H, W] each.
+            data_samples (list[DataSample]): Not used: labels play no part.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and for the log ``queue_fill`` and, once there
+            are neighbors, ``positiveness_mean``, ``positiveness_max`` and
+            ``neighbor_similarity``.
+        """
+        if not isinstance(inputs, list | tuple) or len(inputs) != 2:
+            given = len(inputs) if isinstance(inputs, list | tuple) else 1
+            raise ValueError(
+                f"SNCLR needs 2 views of each image, the pipeline gives {given}: "
+                "see MultiView's num_views in train_dataloader.dataset.pipeline."
+            )
+        x_1, x_2 = inputs
+
+        # Online branch: y = projector(backbone(x)); the head adds z = predictor(y).
+        y_1 = self.neck(self.backbone(x_1))[0]
+        y_2 = self.neck(self.backbone(x_2))[0]
+
+        # Momentum branch, no gradient.
+        with torch.no_grad():
+            self.momentum_encoder.update_parameters(
+                nn.Sequential(self.backbone, self.neck)
+            )
+            key_1 = self.momentum_encoder(x_1)[0]
+            key_2 = self.momentum_encoder(x_2)[0]
+
+        # NN(y_2): one search for both directions.
+        neighbors_2, neighbors_1 = self.head.search(key_2, key_1)
+        loss = self.head.loss(y_1, key_2, neighbors_2)
+        loss = loss + self.head.loss(y_2, key_1, neighbors_1)
+        fill = loss.new_tensor(self.head.queue.fill)
+        return {"loss": loss, "queue_fill": fill, **self.head.log_vars}

@@ -1,0 +1,79 @@
+import os
+
+# Nothing may install itself while tests run (mmengine's get_config would).
+os.environ["PIP_NO_INDEX"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+import snclr_mm  # noqa: F401
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a GPU")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def reproducible():
+    """Fixed seeds, and the scope in which configs name MMPretrain's components."""
+    init_default_scope("mmpretrain")
+    torch.manual_seed(0)
+    np.random.seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def photos():
+    """Two real photographs, [427, 640, 3] uint8, that scikit-learn ships."""
+    from sklearn.datasets import load_sample_images
+
+    return load_sample_images().images
+
+
+@pytest.fixture(scope="session")
+def image_folder(photos, tmp_path_factory):
+    """48 real image files, JPEG and PNG: tiles of the photographs in two folders."""
+    import mmcv
+
+    root = tmp_path_factory.mktemp("images")
+    for name, photo in zip(("china", "flower"), photos, strict=True):
+        for i in range(24):
+            row, column = divmod(i, 6)
+            tile = photo[row * 100 : row * 100 + 96, column * 100 : column * 100 + 96]
+            suffix = "jpg" if i % 2 else "png"
+            mmcv.imwrite(tile[..., ::-1].copy(), str(root / name / f"{i}.{suffix}"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory):
+    """Real images in Fashion-MNIST's file format: scikit-learn's handwritten digits.
+
+    1,437 training and 360 test images of 10 classes, enlarged from 8 x 8 to 28 x 28.
+    """
+    import cv2
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    root = tmp_path_factory.mktemp("digits")
+    images = np.stack(
+        [cv2.resize((img * 15.9).astype(np.uint8), (28, 28)) for img in digits.images]
+    )
+    for name, part in (("train", slice(0, 1437)), ("t10k", slice(1437, None))):
+        for kind, data in (
+            ("images-idx3", images[part]),
+            ("labels-idx1", digits.target[part].astype(np.uint8)),
+        ):
+            # Magic number 0x08 (bytes) and the dimensions, big-endian.
+            header = np.array([0x800 + data.ndim, *data.shape], dtype=">i4")
+            (root / f"{name}-{kind}-ubyte").write_bytes(
+                header.tobytes() + data.tobytes()
+            )
+    return root

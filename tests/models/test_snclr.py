@@ -1,0 +1,166 @@
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmpretrain.registry import MODELS
+from test_soft_neighbor_head import D, predictor
+
+from snclr_mm.models import SNCLR
+
+RESNET = dict(
+    type="ResNet_CIFAR",
+    depth=18,
+    num_stages=1,
+    stem_channels=8,
+    base_channels=8,
+    strides=(2,),
+    dilations=(1,),
+    out_indices=(0,),
+)
+VIT = dict(
+    type="MoCoV3ViT",
+    arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16),
+    img_size=16,
+    patch_size=8,
+    stop_grad_conv1=True,
+)
+
+
+def neck(**changes):
+    cfg = dict(
+        type="NonLinearNeck",
+        in_channels=8,
+        hid_channels=16,
+        out_channels=D,
+        norm_cfg=dict(type="BN1d"),
+    )
+    return {**cfg, **changes}
+
+
+def soft_head(**changes):
+    cfg = dict(
+        type="SoftNeighborHead",
+        predictor=predictor(),
+        queue=dict(type="NeighborQueue", length=64, dim=D),
+        num_neighbors=5,
+        temperature=0.2,
+    )
+    return {**cfg, **changes}
+
+
+@pytest.fixture(autouse=True)
+def message_hub():
+    """CosineEMA reads the length of training from here."""
+    MessageHub.get_instance("test_snclr").update_info("max_iters", 100)
+
+
+def train(model, steps, images, size=16):
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        shape = (2, images, 3, size, size)
+        views = list(torch.randn(shape, generator=generator))
+        outputs = model.loss(views, None)
+        optimizer.zero_grad()
+        outputs["loss"].backward()
+        optimizer.step()
+        if hasattr(model.head, "queue"):
+            assert model.head.queue.commit()
+        losses.append(outputs["loss"].item())
+    return losses, outputs
+
+
+@pytest.mark.parametrize("backbone", [RESNET, VIT], ids=["resnet", "vit"])
+def test_five_steps_without_neighbors_equal_stock_mocov3(backbone):
+    projector = neck()
+    if backbone is VIT:
+        projector.update(in_channels=16, with_avg_pool=False)
+    head = soft_head(num_neighbors=0, loss_weight=0.4, temperature=0.2)
+    stock_head = dict(
+        type="MoCoV3Head",
+        predictor=predictor(),
+        loss=dict(type="CrossEntropyLoss", loss_weight=0.4),
+        temperature=0.2,
+    )
+    results = []
+    for algorithm, config in (("SNCLR", head), ("MoCoV3", stock_head)):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(type=algorithm, backbone=backbone, neck=projector, head=config)
+        )
+        torch.manual_seed(0)
+        model.init_weights()
+        losses, _ = train(model, 5, images=8)
+        results.append((losses, dict(model.state_dict())))
+    (losses, state), (stock_losses, stock_state) = results
+    assert losses == stock_losses  # to the last bit
+    assert len(set(losses)) == 5
+    ours = {k for k in state if ".queue." not in k and ".attention." not in k}
+    assert ours == set(stock_state)
+    for name, value in stock_state.items():
+        assert torch.equal(state[name], value), name
+
+
+@pytest.mark.parametrize(
+    "backbone, width", [(RESNET, 8), (VIT, 16)], ids=["resnet", "vit"]
+)
+def test_trains_and_logs(backbone, width):
+    projector = neck(in_channels=width, with_avg_pool=backbone is RESNET)
+    model = SNCLR(backbone=backbone, neck=projector, head=soft_head())
+    _, outputs = train(model, 3, images=8)
+    assert model.head.queue.num_enqueued == 3 * 2 * 8
+    assert outputs["queue_fill"].item() == 0.5  # before this step's commit
+    assert outputs["positiveness_mean"].item() == pytest.approx(0.2)
+    assert 0.2 < outputs["positiveness_max"].item() <= 1
+    assert -1 <= outputs["neighbor_similarity"].item() <= 1
+    assert "loss" in outputs
+    assert sum("loss" in name for name in outputs) == 1  # the rest is not summed
+
+
+def test_symmetrised_loss_uses_the_other_views_key():
+    model = SNCLR(backbone=RESNET, neck=neck(), head=soft_head())
+    model.head.queue.enqueue(torch.randn(64, D))
+    x_1, x_2 = torch.randn(2, 8, 3, 16, 16)
+    searched = []
+    search = model.head.queue.search
+    model.head.queue.search = lambda keys, k: searched.append(keys) or search(keys, k)
+    loss = model.loss([x_1, x_2], None)["loss"]
+    assert len(searched) == 1  # one search for both views
+    # The first update copies the weights, so both branches agree here.
+    y_1, y_2 = (model.neck(model.backbone(x))[0] for x in (x_1, x_2))
+    expected = model.head.loss(y_1, y_2) + model.head.loss(y_2, y_1)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        torch.cat(model.head.queue._staged[:2]),
+        torch.cat([torch.nn.functional.normalize(y).detach() for y in (y_2, y_1)]),
+    )
+
+
+def test_momentum_branch_follows_with_a_cosine_schedule():
+    model = SNCLR(backbone=RESNET, neck=neck(), head=soft_head(), base_momentum=0.5)
+    weight = model.backbone.conv1.weight
+    average = model.momentum_encoder.module[0].conv1.weight
+    assert not any(p.requires_grad for p in model.momentum_encoder.parameters())
+    views = list(torch.randn(2, 8, 3, 16, 16))
+    MessageHub.get_current_instance().update_info("max_iters", 2)
+    model.loss(views, None)
+    assert torch.equal(average, weight)  # starts as a copy
+    before = average.clone()
+    weight.data += 1
+    model.loss(views, None)  # cos(π/2): half of 0.5
+    torch.testing.assert_close(average, 0.75 * before + 0.25 * weight)
+
+
+def test_bad_config_and_input():
+    with pytest.raises(ValueError, match=r"neck\.out_channels=9 .*queue\.dim=8"):
+        SNCLR(backbone=RESNET, neck=neck(out_channels=9), head=soft_head())
+    stock = dict(
+        type="MoCoV3Head", predictor=predictor(), loss=dict(type="CrossEntropyLoss")
+    )
+    with pytest.raises(TypeError, match=r"MoCoV3Head looks no neighbors up"):
+        SNCLR(backbone=RESNET, neck=neck(), head=stock)
+    model = SNCLR(backbone=RESNET, neck=neck(), head=soft_head())
+    with pytest.raises(ValueError, match="2 views .* gives 3: see MultiView"):
+        model.loss([torch.zeros(2, 3, 16, 16)] * 3, None)
+    with pytest.raises(ValueError, match="gives 1"):
+        model.loss(torch.zeros(2, 3, 16, 16), None)

@@ -1,0 +1,226 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from naive import naive_loss
+from ranks import run_on_ranks
+from torch import nn
+
+from snclr_mm.models import SoftNeighborHead
+
+D = 8
+
+
+@MODELS.register_module(force=True)
+class IdentityPredictor(nn.Module):
+    """Passes y_1 on as z_1, as the golden values need it."""
+
+    def forward(self, x):
+        return x
+
+
+def predictor():
+    return dict(
+        type="NonLinearNeck",
+        in_channels=D,
+        hid_channels=16,
+        out_channels=D,
+        with_avg_pool=False,
+        with_last_bn=False,
+        norm_cfg=dict(type="BN1d"),
+    )
+
+
+def make_head(**changes):
+    cfg = dict(
+        predictor=predictor(),
+        queue=dict(type="NeighborQueue", length=64, dim=D),
+        num_neighbors=5,
+    )
+    return SoftNeighborHead(**{**cfg, **changes})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2])
+def test_without_neighbors_it_is_the_stock_head(temperature):
+    stock = MODELS.build(
+        dict(
+            type="MoCoV3Head",
+            predictor=predictor(),
+            loss=dict(type="CrossEntropyLoss", loss_weight=2 * temperature),
+            temperature=temperature,
+        )
+    )
+    for objective in ("log_of_sum", "sum_of_logs"):
+        head = make_head(
+            num_neighbors=0,
+            temperature=temperature,
+            objective=objective,
+            loss_weight=2 * temperature,
+        )
+        head.predictor.load_state_dict(stock.predictor.state_dict())
+        y_1, y_2 = torch.randn(12, D, requires_grad=True), torch.randn(12, D)
+        loss, expected = head.loss(y_1, y_2), stock.loss(y_1, y_2)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, y_1), torch.autograd.grad(expected, y_1)
+        )
+
+
+@pytest.mark.parametrize("objective", ["log_of_sum", "sum_of_logs"])
+def test_whole_chain_equals_naive_loop(objective):
+    head = make_head(
+        predictor=dict(type="IdentityPredictor"),
+        objective=objective,
+        temperature=0.2,
+        own_positiveness=0.7,
+        loss_weight=3.0,
+        attention=dict(projection="identity", gamma=0.5),
+    ).double()
+    head.queue.enqueue(torch.randn(40, D))
+    y_1, y_2 = torch.randn(6, D).double(), torch.randn(6, D).double()
+    rows = head.queue.features[:40]
+    index = (F.normalize(y_2) @ rows.T).sort(dim=1, descending=True).indices[:, :5]
+    cosine = torch.einsum("nd,nkd->nk", F.normalize(y_1), rows[index])
+    weight = cosine.softmax(dim=1) / 0.5
+    expected = 3 * naive_loss(y_1, y_2, index, rows, weight, 0.2, objective, 0.7)
+    torch.testing.assert_close(head.loss(y_1, y_2), expected)
+    assert head.log_vars["positiveness_mean"].item() == pytest.approx(0.4)
+    assert head.log_vars["positiveness_max"] == weight.amax(1).mean()
+    torch.testing.assert_close(
+        head.log_vars["neighbor_similarity"],
+        (F.normalize(y_2)[:, None] * rows[index]).sum(-1).mean(),
+    )
+
+
+def test_one_search_for_two_views_changes_nothing():
+    head = make_head()
+    head.queue.enqueue(torch.randn(40, D))
+    y_1, y_2 = torch.randn(6, D), torch.randn(6, D)
+    first, second = head.search(y_1, y_2)
+    for key, found in ((y_1, first), (y_2, second)):
+        torch.testing.assert_close(found, head.search(key)[0])
+    torch.testing.assert_close(head.loss(y_1, y_2, second), head.loss(y_1, y_2))
+
+
+def test_gradient_through_the_positiveness():
+    y_1, y_2, rows = torch.randn(6, D), torch.randn(6, D), torch.randn(40, D)
+    gradients = {}
+    for detach in (False, True):
+        torch.manual_seed(1)
+        head = make_head(detach_positiveness=detach)
+        head.queue.enqueue(rows)
+        leaf = y_1.clone().requires_grad_()
+        head.loss(leaf, y_2).backward()
+        gradients[detach] = leaf.grad
+        for p in head.attention.parameters():
+            assert p.requires_grad == (not detach)
+            assert detach or p.grad.abs().sum() > 0
+    assert not torch.allclose(gradients[False], gradients[True])
+
+
+def test_warm_up_is_info_nce_and_gives_every_parameter_a_gradient():
+    y_1, y_2 = torch.randn(6, D), torch.randn(6, D)
+    head = make_head()
+    plain = make_head(num_neighbors=0)
+    plain.predictor.load_state_dict(head.predictor.state_dict())
+    expected = plain.loss(y_1, y_2)
+    head.queue.enqueue(torch.randn(4, D))  # fewer than K
+    loss = head.loss(y_1, y_2)
+    torch.testing.assert_close(loss, expected)
+    assert head.log_vars == {}
+    loss.backward()  # DistributedDataParallel needs a gradient for all
+    assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
+    head.queue.enqueue(torch.randn(20, D))
+    head.queue.search_enabled = False  # as the hook's warm-up does
+    torch.testing.assert_close(head.loss(y_1, y_2), expected)
+    head.queue.search_enabled = True
+    assert not torch.allclose(head.loss(y_1, y_2), expected)
+
+
+def test_stages_in_training_only():
+    head = make_head()
+    y = torch.randn(6, D)
+    head.loss(y, y)
+    assert head.queue.num_staged == 6
+    head.queue.discard()
+    head.eval().loss(y, y)
+    assert head.queue.num_staged == 0
+
+
+def test_released_preset():
+    head = make_head(preset="released")
+    assert head.objective == "sum_of_logs"
+    assert (head.temperature, head.loss_weight) == (0.2, 0.4)
+    assert isinstance(head.attention.f_1, nn.Identity)
+    assert (head.queue.init, head.queue.sync) == ("random", False)
+    own = make_head(
+        preset="released",
+        temperature=0.5,
+        queue=dict(type="NeighborQueue", length=64, dim=D, sync=True),
+    )
+    assert (own.temperature, own.loss_weight, own.queue.sync) == (0.5, 1.0, True)
+
+
+def released_rank(rank, path):
+    """One rank's loss and gradient through the head, each with a queue of its own."""
+    data = {k: torch.from_numpy(v) for k, v in np.load(path).items()}
+    Q, d = data["queue"].shape
+    head = SoftNeighborHead(
+        predictor=dict(type="IdentityPredictor"),
+        queue=dict(type="NeighborQueue", length=Q, dim=d),
+        attention=dict(threshold=bool(data["threshold"])),
+        num_neighbors=int(data["num_neighbors"]),
+        temperature=float(data["temperature"]),
+        preset="released",
+    ).double()
+    head.queue.enqueue(data["queue"].roll(rank, dims=0))  # other rows, same content
+    z = data["z"][rank].requires_grad_()
+    y_1 = data["y1"][rank].requires_grad_()
+    head.predictor.forward = lambda _: [z]
+    loss = head.loss(y_1, data["y2"][rank])
+    loss.backward()
+    return loss.detach(), z.grad, y_1.grad
+
+
+@pytest.mark.parametrize("name", ["w2_k3", "w2_k6_threshold"])
+def test_released_preset_matches_the_authors_code(name):
+    path = Path(__file__).parents[1] / f"golden/{name}.npz"
+    data = np.load(path)
+    results = run_on_ranks(2, released_rank, path)
+    for name, values in zip(("loss", "grad_z", "grad_y1"), zip(*results), strict=True):
+        np.testing.assert_allclose(
+            torch.stack(values), data[f"{name}_released"], rtol=0, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(num_neighbors=65), r"num_neighbors=65 .*head\.num_neighbors.*length=64"),
+        (dict(num_neighbors=-1), r"num_neighbors=-1"),
+        (dict(temperature=0), r"model\.head\.temperature\)=0"),
+        (dict(temperature=-0.2), r"model\.head\.temperature\)=-0\.2"),
+        (dict(objective="sum"), r"'sum' is unknown.*model\.head\.objective"),
+        (dict(preset="authors"), r"'authors' is unknown.*model\.head\.preset"),
+        (dict(loss_weight=0.0), r"model\.head\.loss_weight\)=0"),
+        (dict(own_positiveness=-1), r"model\.head\.own_positiveness\)=-1"),
+        (dict(attention=dict(in_channels=9)), r"in_channels=9.*queue\.dim=8"),
+        (dict(attention=dict(gamma=0)), r"attention\.gamma=0"),
+        (dict(attention=dict(gamma=[1.0, 2.0])), r"gamma has 2 .*num_neighbors=5"),
+    ],
+)
+def test_bad_config(change, message):
+    with pytest.raises(ValueError, match=message):
+        make_head(**change)
+
+
+def test_widths_that_differ_name_the_config_keys():
+    head = make_head()
+    with pytest.raises(ValueError, match=r"\[4, 9\].*queue\.dim.*neck\.out_channels"):
+        head.loss(torch.randn(4, 9), torch.randn(4, 9))
+    head = make_head(predictor={**predictor(), "out_channels": 6})
+    with pytest.raises(ValueError, match=r"\[4, 6\].*predictor\.out_channels=8"):
+        head.loss(torch.randn(4, D), torch.randn(4, D))

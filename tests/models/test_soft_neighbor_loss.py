@@ -1,0 +1,196 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from naive import naive_loss
+from ranks import run_on_ranks
+
+from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
+OBJECTIVES = ("log_of_sum", "sum_of_logs")
+
+
+def golden_rank(rank, path, objective):
+    """Loss and gradients of one rank on a golden file."""
+    data = {k: torch.from_numpy(v) for k, v in np.load(path).items()}
+    released = objective == "sum_of_logs"
+    z = data["z"][rank].requires_grad_()
+    y_1 = data["y1"][rank].requires_grad_()
+    index = data["neighbor_index"][rank]
+    neck = CrossAttentionNeck(
+        z.shape[1],
+        projection="identity",
+        threshold=released and bool(data["threshold"]),
+    )
+    temperature = float(data["temperature"])
+    loss = soft_neighbor_loss(
+        z,
+        data["y2"][rank],
+        index,
+        data["queue"],
+        neck(y_1, data["queue"][index]),
+        temperature,
+        objective,
+    )
+    if released:
+        loss = 2 * temperature * loss
+    loss.backward()
+    return loss.detach(), z.grad, y_1.grad
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_values_on_real_processes(path, objective):
+    data = np.load(path)
+    suffix = "released" if objective == "sum_of_logs" else "paper"
+    world_size = len(data["z"])
+    results = run_on_ranks(world_size, golden_rank, path, objective)
+    for name, values in zip(("loss", "grad_z", "grad_y1"), zip(*results), strict=True):
+        expected = data[f"{name}_{suffix}"]
+        np.testing.assert_allclose(torch.stack(values), expected, rtol=0, atol=1e-9)
+
+
+def test_there_are_four_golden_files():
+    assert len(GOLDEN) == 4
+
+
+def make(n, K, Q, d, dtype=torch.float64, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    candidates = F.normalize(torch.randn(Q, d, generator=g, dtype=torch.float64), dim=1)
+    return dict(
+        query=torch.randn(n, d, generator=g, dtype=torch.float64).to(dtype),
+        key=torch.randn(n, d, generator=g, dtype=torch.float64).to(dtype),
+        neighbor_index=torch.randint(0, Q, (n, K), generator=g),
+        candidates=candidates.to(dtype),
+        positiveness=torch.rand(n, K, generator=g, dtype=torch.float64).to(dtype),
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("w_0", [1.0, 0.3])
+@pytest.mark.parametrize(
+    "n, K, Q, d",
+    [(1, 1, 1, 1), (1, 5, 3, 4), (4, 0, 8, 3), (7, 3, 200, 16), (9, 30, 40, 8)],
+)
+def test_equals_naive_loop(n, K, Q, d, w_0, objective):
+    # Q < nK repeats neighbors, within an image and between images.
+    inputs = make(n, K, Q, d)
+    loss = soft_neighbor_loss(
+        **inputs, temperature=0.2, objective=objective, own_positiveness=w_0
+    )
+    expected = naive_loss(*inputs.values(), 0.2, objective, w_0)
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradcheck(objective):
+    inputs = make(n=4, K=3, Q=6, d=5)
+    query = inputs.pop("query").requires_grad_()
+    weight = inputs.pop("positiveness").requires_grad_()
+
+    def function(query, weight):
+        return soft_neighbor_loss(
+            query, positiveness=weight, **inputs, temperature=0.5, objective=objective
+        )
+
+    assert torch.autograd.gradcheck(function, (query, weight))
+
+
+def rank_share(rank, world_size, objective):
+    """Loss and gradients of one rank's share of 6 images."""
+    inputs = make(n=6, K=4, Q=10, d=5)
+    share = slice(rank * 6 // world_size, (rank + 1) * 6 // world_size)
+    for name in ("query", "key", "neighbor_index", "positiveness"):
+        inputs[name] = inputs[name][share]
+    inputs["query"].requires_grad_()
+    inputs["positiveness"].requires_grad_()
+    loss = soft_neighbor_loss(**inputs, temperature=0.3, objective=objective)
+    loss.backward()
+    return loss.detach(), inputs["query"].grad, inputs["positiveness"].grad
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_does_not_depend_on_the_number_of_ranks(objective):
+    loss, *gradients = rank_share(0, 1, objective)
+    for world_size in (2, 3):
+        results = run_on_ranks(world_size, rank_share, world_size, objective)
+        losses, *shares = zip(*results, strict=True)
+        torch.testing.assert_close(torch.stack(losses).mean(), loss)
+        for expected, share in zip(gradients, shares, strict=True):
+            # DistributedDataParallel averages: each rank's part counts 1 / world_size.
+            torch.testing.assert_close(torch.cat(share) / world_size, expected)
+
+
+def test_without_neighbors_it_is_info_nce():
+    inputs = make(n=8, K=0, Q=4, d=6, dtype=torch.float32)
+    z = F.normalize(inputs["query"], dim=1)
+    y = F.normalize(inputs["key"], dim=1)
+    expected = F.cross_entropy(z @ y.T / 0.2, torch.arange(8))
+    for objective in OBJECTIVES:
+        loss = soft_neighbor_loss(**inputs, temperature=0.2, objective=objective)
+        torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("zero_weights", [False, True])
+def test_extreme_logits_stay_finite(objective, zero_weights):
+    inputs = make(n=16, K=5, Q=12, d=4, dtype=torch.float32)
+    inputs["query"] = -inputs["key"] * 1e4  # own logit is the smallest possible
+    if zero_weights:
+        inputs["positiveness"] *= 0
+    inputs["query"].requires_grad_()
+    inputs["positiveness"].requires_grad_()
+    loss = soft_neighbor_loss(**inputs, temperature=0.01, objective=objective)
+    loss.backward()
+    expected = naive_loss(*[v.detach() for v in inputs.values()], 0.01, objective)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
+    assert inputs["query"].grad.isfinite().all()
+    assert inputs["positiveness"].grad.isfinite().all()
+
+
+def test_single_precision_and_autocast():
+    exact = soft_neighbor_loss(**make(n=8, K=6, Q=20, d=16), temperature=0.2)
+    inputs = make(n=8, K=6, Q=20, d=16, dtype=torch.float32)
+    single = soft_neighbor_loss(**inputs, temperature=0.2)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=1e-5)
+    inputs["query"] = inputs["query"].bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = soft_neighbor_loss(**inputs, temperature=0.2)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.double(), exact, rtol=2e-2, atol=2e-2)
+
+
+def test_keys_get_no_gradient():
+    inputs = make(n=3, K=2, Q=4, d=5)
+    for name in ("query", "key", "candidates"):
+        inputs[name].requires_grad_()
+    soft_neighbor_loss(**inputs, temperature=1.0).backward()
+    assert inputs["query"].grad.abs().sum() > 0
+    assert inputs["key"].grad is None
+    assert inputs["candidates"].grad is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(temperature=0.0), r"temperature .*model\.head\.temperature.*=0\.0"),
+        (dict(temperature=float("nan")), "temperature"),
+        (
+            dict(objective="sum"),
+            r"'sum' is unknown.*log_of_sum.*model\.head\.objective",
+        ),
+        (dict(own_positiveness=0.0), "own_positiveness"),
+        (dict(key=torch.zeros(3, 6)), r"query \[3, 5\] and key \[3, 6\]"),
+        (dict(neighbor_index=torch.zeros(2, 2, dtype=int)), r"must be \[n, K\]"),
+        (dict(positiveness=torch.zeros(3, 1)), r"positiveness \[3, 1\]"),
+        (dict(candidates=torch.zeros(4, 7)), r"candidates \[4, 7\].*queue\.dim"),
+    ],
+)
+def test_bad_input(change, message):
+    inputs = {**make(n=3, K=2, Q=4, d=5), "temperature": 0.2, **change}
+    with pytest.raises(ValueError, match=message):
+        soft_neighbor_loss(**inputs)

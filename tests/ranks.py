@@ -1,0 +1,68 @@
+"""Run a function on several real gloo processes."""
+
+import io
+import multiprocessing
+import tempfile
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+
+def run_on_ranks(world_size, function, *args):
+    """Call ``function(rank, *args)`` on each rank.
+
+    Returns:
+        list: Results by rank. An error on any rank is raised here, with its traceback.
+    """
+    # Forked: the children need not import torch again. They use one thread, because
+    # the parent's OpenMP pool does not survive a fork.
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        processes = [
+            context.Process(
+                target=_work, args=(rank, world_size, folder, function, args)
+            )
+            for rank in range(world_size)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=120)
+            if process.is_alive():
+                for other in processes:
+                    other.kill()
+                raise TimeoutError(f"{function.__name__} hangs on {world_size} ranks")
+        results = []
+        for rank in range(world_size):
+            file = Path(folder, f"result{rank}")
+            if not file.exists():
+                raise RuntimeError(f"rank {rank} died")
+            ok, result = torch.load(io.BytesIO(file.read_bytes()), weights_only=False)
+            if not ok:
+                raise RuntimeError(f"rank {rank}:\n{result}")
+            results.append(result)
+        return results
+
+
+def _work(rank, world_size, folder, function, args):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world_size,
+    )
+    try:
+        result = (True, function(rank, *args))
+    except Exception:
+        result = (False, traceback.format_exc())
+    buffer = io.BytesIO()
+    torch.save(result, buffer)
+    # Renamed when whole, as the parent may kill this process at any time.
+    part = Path(folder, f"part{rank}")
+    part.write_bytes(buffer.getvalue())
+    part.rename(Path(folder, f"result{rank}"))
+    if result[0]:
+        dist.destroy_process_group()
