@@ -26,7 +26,7 @@ def reproducible():
     init_default_scope("mmpretrain")
     torch.manual_seed(0)
     np.random.seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

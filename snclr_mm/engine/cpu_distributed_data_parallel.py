@@ -1,5 +1,5 @@
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
-from mmpretrain.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
 

@@ -106,8 +106,8 @@ class NeighborQueueHook(Hook):
         due = runner.epoch >= self.start_epoch and runner.iter >= self.start_iter
         for queue in self._queues.values():
             queue.search_enabled = due and queue.num_enqueued >= self._min_rows(queue)
-        searching = all(queue.search_enabled for queue in self._queues.values())
-        if self._queues and searching != self._searching:
+        searching = all(head.ready for head in self._heads)
+        if self._heads and searching != self._searching:
             self._searching = searching
             runner.logger.info(
                 "NeighborQueueHook: neighbors are used from now on."

@@ -59,6 +59,11 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         #: Scalars of the last loss for the log, empty during warm-up.
         self.log_vars: dict[str, Tensor] = {}
 
+    @property
+    def ready(self) -> bool:
+        """Whether neighbors are used: the warm-up is over and K rows are filled."""
+        return self.queue.search_enabled and len(self.queue) >= self.num_neighbors
+
     def search(self, *keys: Tensor) -> list[Neighbors]:
         """Look the keys of several views up in one search of the queue.
 
@@ -66,13 +71,11 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             keys (Tensor): y_2 of each view, [n, d] each.
 
         Returns:
-            list[Neighbors]: One per view; with K = 0 columns during warm-up, that is
-            while the queue holds fewer than ``num_neighbors`` rows or its hook says so.
+            list[Neighbors]: One per view; with K = 0 columns until :attr:`ready`.
         """
-        ready = self.queue.search_enabled and len(self.queue) >= self.num_neighbors
         similarity, index = self.queue.search(
             torch.cat([key.detach() for key in keys]),
-            self.num_neighbors if ready else 0,
+            self.num_neighbors if self.ready else 0,
         )
         sizes = [len(key) for key in keys]
         return [

@@ -71,8 +71,16 @@ class NeighborQueue(BaseModule):
         self._staged: list[Tensor] = []
         #: Whether a NeighborQueueHook commits what is staged; the hook sets it.
         self.managed = False
+        self._runner: str | None = None
         #: False during warm-up: heads then train without neighbors; the hook sets it.
         self.search_enabled = True
+
+    def init_weights(self) -> None:
+        """Take note of the Runner that calls this before it trains."""
+        super().init_weights()
+        hub = MessageHub.get_current_instance()
+        # A Runner that broke off leaves its stage behind: that one does not train us.
+        self._runner = None if hub.get_info("loop_stage") else hub.instance_name
 
     def __len__(self) -> int:
         """Number of rows that :meth:`search` can find."""
@@ -154,9 +162,10 @@ class NeighborQueue(BaseModule):
             ValueError: If the width is not ``dim``.
         """
         self.check_width(keys)
-        if not self.managed and (
-            _runner_is_training() or self.num_staged + len(keys) > self.length
-        ):
+        forgotten = self._in_training_runner() or (
+            self.num_staged + len(keys) > self.length
+        )
+        if forgotten and not self.managed:
             raise RuntimeError(
                 "The model has a NeighborQueue, but nothing fills it: add "
                 "custom_hooks=[dict(type='NeighborQueueHook')] to the config (in an "
@@ -209,6 +218,12 @@ class NeighborQueue(BaseModule):
             f"sync={self.sync}"
         )
 
+    def _in_training_runner(self) -> bool:
+        hub = MessageHub.get_current_instance()
+        return self._runner == hub.instance_name and (
+            hub.get_info("loop_stage") == "train"
+        )
+
     def _normalize(self, keys: Tensor) -> Tensor:
         return F.normalize(keys.to(self.features.dtype), dim=1)
 
@@ -259,7 +274,3 @@ class NeighborQueue(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._count = int(self.count)
         self.discard()
-
-
-def _runner_is_training() -> bool:
-    return MessageHub.get_current_instance().get_info("loop_stage") == "train"
