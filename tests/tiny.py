@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from snclr_mm.engine import adapt_to_machine, set_dataloader_defaults
 
 REPOSITORY = Path(__file__).parents[1]
-CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb256_fashion-mnist.py"
+CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
 
 
 def tiny_config(data_root, work_dir, **overrides):

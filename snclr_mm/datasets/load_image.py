@@ -28,11 +28,11 @@ class LoadImage(LoadImageFromFile):
             try:
                 return super().transform(results)
             except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise ValueError(
-                    f"The image {results['img_path']!r} can't be read "
-                    f"({type(error).__name__}: {error}): repair it or take it out of "
-                    "the dataset (config key train_dataloader.dataset.data_root or "
-                    "ann_file)."
+                    f"The image {results['img_path']!r} can't be read ({reason}): "
+                    "repair it or take it out of the dataset (config key "
+                    "train_dataloader.dataset.data_root or ann_file)."
                 ) from error
         if results["img"].ndim == 2:
             results["img"] = mmcv.gray2bgr(results["img"])

@@ -1,16 +1,78 @@
 """What the command-line tools do before the Runner is built."""
 
+import argparse
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share."""
+    parser.add_argument("--work-dir", help="where logs, checkpoints and metrics go")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument("--no-pin-memory", action="store_true")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load checkpoints that hold more than tensors and plain data; a pickle "
+        "can run any code, so only for files whose source you trust",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help="override settings: key=value; lists as key=a,b or key='[a,b]'",
+    )
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load ``args.config``, and set launcher and work_dir."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = Config.fromfile(find_config(args.config))
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+@contextmanager
+def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner]:
+    """Build the Runner for this machine, and explain what it refuses to load.
+
+    Args:
+        cfg (Config): Complete; changed in place.
+        trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
+    """
+    load_checkpoints_safely(trust=trust_checkpoint)
+    notes = adapt_to_machine(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    try:
+        yield runner
+    except UnpicklingError as error:
+        raise SystemExit(
+            f"The checkpoint holds more than tensors and plain data: {error}\n"
+            "If you trust its source, pass --trust-checkpoint."
+        ) from None
 
 
 def find_config(path: str) -> str:
@@ -80,6 +142,9 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
         if loader is None:
             continue
         loader.setdefault("collate_fn", dict(type="default_collate"))
+        # Configs from `mmpretrain::` carry a scope, which MMEngine would pass on to
+        # the collate function.
+        loader.collate_fn.pop("_scope_", None)
         for option, value in options.items():
             if value is not None:
                 loader[option] = value

@@ -176,8 +176,8 @@ class NeighborQueueHook(Hook):
             return
         self._skipped += 1
         runner.logger.warning(
-            f"NeighborQueueHook: the step of iteration {runner.iter + 1} was skipped or "
-            f"not finite, its features are not enqueued ({self._skipped} in a row)."
+            f"NeighborQueueHook: step {runner.iter + 1} was skipped or is "
+            f"not finite: its features are dropped ({self._skipped} in a row)."
         )
         if self._skipped >= self.max_skipped_steps:
             raise RuntimeError(

@@ -54,8 +54,8 @@ def gt_labels(data_samples: list, source: str) -> Tensor:
     """
     if not data_samples or any("gt_label" not in sample for sample in data_samples):
         raise ValueError(
-            f"{source} has images without labels, but kNN and linear evaluation compare "
-            "classes: give a labeled dataset, or train with --no-validate."
+            f"{source} has images without labels, but kNN and linear evaluation "
+            "compare classes: give a labeled dataset, or train with --no-validate."
         )
     return torch.cat([sample.gt_label for sample in data_samples])
 

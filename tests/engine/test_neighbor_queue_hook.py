@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import itertools
 
@@ -7,9 +8,10 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from ranks import run_on_ranks
+from tiny import build_runner, tiny_config
+
 from snclr_mm.engine import NeighborQueueHook
 from snclr_mm.models import NeighborQueue
-from tiny import build_runner, tiny_config
 
 
 @HOOKS.register_module(force=True)
@@ -79,10 +81,8 @@ def train(data_root, work_dir, hook=None, probe=None, **overrides):
         {"type": "Probe", **(probe or {})},
     ]
     runner = build_runner(cfg)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # Probe.stop_at
         runner.train()
-    except KeyboardInterrupt:
-        pass
     (probe,) = [h for h in runner.hooks if isinstance(h, Probe)]
     return runner, probe
 
@@ -232,7 +232,7 @@ def test_checkpoint_without_a_queue_loads_with_a_warning(digits_root, tmp_path):
     for name in ("features", "count"):
         del checkpoint["state_dict"][f"head.queue.{name}"]
     torch.save(checkpoint, path)
-    runner, probe = train(
+    _, probe = train(
         digits_root, tmp_path / "new", resume=True, load_from=str(path),
         train_cfg__max_epochs=3,
     )  # fmt: skip
@@ -332,13 +332,17 @@ def train_rank(rank, data_root, work_dir, world_size, overrides):
         # The same views on every rank, so that runs can be compared.
         train_dataloader__dataset__pipeline=[
             dict(type="LoadImage"),
-            dict(type="MultiView", num_views=[1, 1], transforms=[[], [dict(type="RandomFlip", prob=1.0)]]),
+            dict(
+                type="MultiView",
+                num_views=[1, 1],
+                transforms=[[], [dict(type="RandomFlip", prob=1.0)]],
+            ),
             dict(type="PackInputs"),
         ],
         # Batch statistics would differ between 12 images and 2 x 6.
         **norm_free(),
         **overrides,
-    )  # fmt: skip
+    )
     model = getattr(runner.model, "module", runner.model)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     return state, probe.enqueued

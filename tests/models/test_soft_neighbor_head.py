@@ -12,6 +12,7 @@ from torch import nn
 from snclr_mm.models import SoftNeighborHead
 
 D = 8
+NAMES = ("loss", "grad_z", "grad_y1")
 
 
 @MODELS.register_module(force=True)
@@ -190,7 +191,7 @@ def test_released_preset_matches_the_authors_code(name):
     path = Path(__file__).parents[1] / f"golden/{name}.npz"
     data = np.load(path)
     results = run_on_ranks(2, released_rank, path)
-    for name, values in zip(("loss", "grad_z", "grad_y1"), zip(*results), strict=True):
+    for name, values in zip(NAMES, zip(*results, strict=True), strict=True):
         np.testing.assert_allclose(
             torch.stack(values), data[f"{name}_released"], rtol=0, atol=1e-9
         )

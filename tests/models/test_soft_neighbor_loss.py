@@ -10,6 +10,7 @@ from ranks import run_on_ranks
 from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
+NAMES = ("loss", "grad_z", "grad_y1")
 OBJECTIVES = ("log_of_sum", "sum_of_logs")
 
 
@@ -48,7 +49,7 @@ def test_golden_values_on_real_processes(path, objective):
     suffix = "released" if objective == "sum_of_logs" else "paper"
     world_size = len(data["z"])
     results = run_on_ranks(world_size, golden_rank, path, objective)
-    for name, values in zip(("loss", "grad_z", "grad_y1"), zip(*results), strict=True):
+    for name, values in zip(NAMES, zip(*results, strict=True), strict=True):
         expected = data[f"{name}_{suffix}"]
         np.testing.assert_allclose(torch.stack(values), expected, rtol=0, atol=1e-9)
 

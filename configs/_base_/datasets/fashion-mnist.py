@@ -29,7 +29,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=256,
+    batch_size=128,
     num_workers=2,
     persistent_workers=True,
     drop_last=True,

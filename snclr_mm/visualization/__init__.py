@@ -1,0 +1,4 @@
+from .neighbor_grid import plot_neighbors
+from .training_curves import plot_training, read_scalars
+
+__all__ = ["plot_neighbors", "plot_training", "read_scalars"]

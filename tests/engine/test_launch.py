@@ -1,0 +1,162 @@
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from tiny import CONFIG, REPOSITORY
+
+from snclr_mm.engine import (
+    adapt_to_machine,
+    check_data_roots,
+    find_config,
+    load_checkpoints_safely,
+    set_dataloader_defaults,
+)
+
+
+@pytest.fixture(autouse=True)
+def unchanged_environment(monkeypatch):
+    for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        monkeypatch.setenv(name, "0")
+    yield
+    torch.serialization.clear_safe_globals()
+
+
+class Malicious:
+    def __reduce__(self):
+        return (os.mkdir, (Malicious.target,))
+
+
+def test_checkpoints_with_code_are_refused_unless_trusted(tmp_path):
+    Malicious.target = str(tmp_path / "hacked")
+    path = tmp_path / "bad.pth"
+    torch.save({"state_dict": Malicious()}, path)
+    load_checkpoints_safely()
+    from mmengine.runner import load_checkpoint
+
+    # MMEngine would retry without restrictions.
+    with pytest.raises(pickle.UnpicklingError):
+        load_checkpoint(torch.nn.Linear(1, 1), str(path))
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=False)
+    assert not (tmp_path / "hacked").exists()
+    load_checkpoints_safely(trust=True)
+    torch.load(path)
+    assert (tmp_path / "hacked").exists()
+
+
+def test_getattr_is_restricted_to_history_buffers(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (getattr, (HistoryBuffer, "__init__"))
+
+    torch.save(Attack(), tmp_path / "bad.pth")
+    load_checkpoints_safely()
+    with pytest.raises((pickle.UnpicklingError, ValueError), match="getattr|__init__"):
+        torch.load(tmp_path / "bad.pth")
+
+
+def test_what_mmengine_saves_is_loaded(tmp_path):
+    buffer = HistoryBuffer([1.0, 2.0], [1, 1])
+    data = {"hub": buffer, "number": np.float64(3), "array": np.arange(3)}
+    torch.save(data, tmp_path / "good.pth")
+    load_checkpoints_safely()
+    loaded = torch.load(tmp_path / "good.pth")
+    assert loaded["hub"].mean() == 1.5
+    assert loaded["number"] == 3
+    assert loaded["array"].tolist() == [0, 1, 2]
+
+
+def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = str(CONFIG.relative_to(REPOSITORY))
+    assert find_config(relative) == str(CONFIG)
+    (tmp_path / "own.py").write_text("")
+    assert find_config("own.py") == "own.py"
+    with pytest.raises(
+        FileNotFoundError, match=rf"'none.py'.*{tmp_path}.*{REPOSITORY}"
+    ):
+        find_config("none.py")
+
+
+def test_missing_data_folders(tmp_path):
+    cfg = Config.fromfile(CONFIG)
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"train_dataloader\.dataset\.data_root='data/.*--cfg-options train_data.*"
+        r"prepare_fashion_mnist",
+    ):
+        cfg.train_dataloader.dataset.data_root = "data/none"
+        check_data_roots(cfg)
+    cfg.train_dataloader.dataset.data_root = str(tmp_path)
+    cfg.val_dataloader.dataset.data_root = str(tmp_path)
+    cfg.val_cfg.bank_dataloader.dataset.data_root = "none"
+    with pytest.raises(FileNotFoundError, match=r"val_cfg\.bank_dataloader.*--no-vali"):
+        check_data_roots(cfg)
+    check_data_roots(cfg, stages=["train"])
+
+
+def test_adapt_to_a_machine_without_accelerator(monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
+    cfg.launcher = "none"
+    optimizer = cfg.optim_wrapper.optimizer
+    notes = adapt_to_machine(cfg)
+    assert cfg.optim_wrapper.type == "OptimWrapper"
+    assert "loss_scale" not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.optimizer == optimizer
+    assert not cfg.train_dataloader.pin_memory
+    text = " ".join(notes)
+    assert "AMP is off" in text and "SyncBN" in text and "CPU" in text
+    cfg.launcher = "mpi"
+    with pytest.raises(ValueError, match="--launcher mpi"):
+        adapt_to_machine(cfg)
+
+
+def test_slurm_variables_are_understood(monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("MASTER_ADDR", "node0")
+    started = []
+    monkeypatch.setattr(torch.distributed, "init_process_group", started.append)
+    cfg = Config(dict(launcher="slurm"))
+    adapt_to_machine(cfg)
+    assert started == ["gloo"]
+    values = [
+        os.environ[n] for n in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+    ]
+    assert values == ["5", "1", "8", "29500"]
+    assert cfg.model_wrapper_cfg.type == "CPUDistributedDataParallel"
+
+
+def test_adapt_changes_nothing_with_an_accelerator(monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cuda")
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
+    before = cfg.pretty_text
+    assert adapt_to_machine(cfg) == []
+    assert cfg.pretty_text == before
+
+
+def test_dataloader_defaults():
+    cfg = Config(
+        dict(
+            train_dataloader=dict(num_workers=2),
+            val_dataloader=dict(num_workers=0, persistent_workers=True),
+        )
+    )
+    set_dataloader_defaults(cfg, pin_memory=None, persistent_workers=None)
+    assert cfg.train_dataloader.pin_memory
+    assert cfg.train_dataloader.persistent_workers
+    assert cfg.train_dataloader.collate_fn.type == "default_collate"
+    assert not cfg.val_dataloader.persistent_workers
+    set_dataloader_defaults(cfg, pin_memory=False, persistent_workers=False)
+    assert not cfg.train_dataloader.pin_memory
+    assert not cfg.train_dataloader.persistent_workers

@@ -1,0 +1,50 @@
+import pytest
+import torch
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from snclr_mm.evaluation import extract_features, pool_features
+
+
+def test_pool_features():
+    maps = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(pool_features((None, maps)), maps.mean((2, 3)))
+    token = torch.randn(2, 3).bfloat16()
+    assert torch.equal(pool_features(token), token.float())
+    with pytest.raises(ValueError, match=r"\[2, 7, 3\].*model\.backbone\.out_type"):
+        pool_features(torch.randn(2, 7, 3))
+
+
+class Model(nn.Module):
+    def data_preprocessor(self, batch, training):
+        assert not training
+        return batch
+
+    def extract_feat(self, inputs):
+        assert not self.training
+        return (inputs * 2,)
+
+
+def batches(labeled=True):
+    for start in (0, 4):
+        samples = [DataSample() for _ in range(4)]
+        for i, sample in enumerate(samples):
+            if labeled:
+                sample.set_gt_label(start + i)
+        inputs = torch.arange(start, start + 4).float()[:, None]
+        yield {"inputs": inputs, "data_samples": samples}
+
+
+def test_extract_features():
+    model = Model().train()
+    features, labels = extract_features(model, batches())
+    assert features[:, 0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+    assert labels.tolist() == list(range(8))
+    assert model.training
+
+
+def test_unlabeled_images():
+    with pytest.raises(ValueError, match="the bank has images without labels"):
+        extract_features(Model(), batches(labeled=False), "the bank")
+    with pytest.raises(ValueError, match="the bank is empty"):
+        extract_features(Model(), [], "the bank")

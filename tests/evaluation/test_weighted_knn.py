@@ -1,0 +1,48 @@
+import math
+
+import pytest
+import torch
+from naive import dot, unit
+
+from snclr_mm.evaluation import weighted_knn
+from snclr_mm.evaluation.weighted_knn import top_k_neighbors
+
+
+@pytest.mark.parametrize("k, temperature", [(1, 0.07), (5, 0.07), (20, 1.0), (50, 0.5)])
+def test_equals_plain_loops(k, temperature):
+    bank, labels = torch.randn(50, 4).double(), torch.randint(0, 6, (50,))
+    queries = torch.randn(30, 4).double() * 10
+    predicted = weighted_knn(queries, bank, labels, k, temperature, batch_size=7)
+    for query, prediction in zip(queries.tolist(), predicted.tolist(), strict=True):
+        cosine = [dot(unit(query), unit(row)) for row in bank.tolist()]
+        best = sorted(range(50), key=lambda i: -cosine[i])[:k]
+        votes = [0.0] * 6
+        for i in best:
+            votes[labels[i]] += math.exp(cosine[i] / temperature)
+        assert prediction == votes.index(max(votes))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 50, 100])
+def test_chunks_change_nothing(chunk_size):
+    queries, bank = torch.randn(5, 4), torch.randn(50, 4)
+    expected, index = top_k_neighbors(queries, bank, 7, chunk_size)
+    torch.testing.assert_close(expected, (queries @ bank.T).topk(7).values)
+    torch.testing.assert_close((queries @ bank.T).gather(1, index), expected)
+
+
+def test_tiny_temperature_does_not_overflow():
+    bank = torch.eye(3)
+    assert weighted_knn(bank, bank, torch.arange(3), 2, 1e-4).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(k=0), r"k=0 .*val_cfg\.k"),
+        (dict(k=6), "k=6 .*at most the bank's 5 images"),
+        (dict(temperature=0), r"temperature=0 .*val_cfg\.temperature"),
+    ],
+)
+def test_bad_settings(change, message):
+    with pytest.raises(ValueError, match=message):
+        weighted_knn(torch.eye(5), torch.eye(5), torch.arange(5), **{"k": 3, **change})

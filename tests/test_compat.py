@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import torch
+
+from snclr_mm import compat
+
+
+def python(code):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_torchvision_can_be_imported_after_the_package():
+    # In a fresh process: here it has long been imported.
+    out = python("import snclr_mm.compat, torchvision; print(torchvision.__version__)")
+    assert out.strip().splitlines()[-1].startswith("0.")
+
+
+def test_nms_is_defined_once_and_only_where_missing():
+    compat.define_torchvision_ops()
+    compat.define_torchvision_ops()
+    assert torch.ops.torchvision.nms.default is not None
+
+
+def test_real_torchvision_ops_are_left_alone(monkeypatch):
+    defined = []
+    monkeypatch.setattr(torch.library, "define", lambda *args: defined.append(args))
+    monkeypatch.setattr(torch.ops, "load_library", lambda path: None)
+    for module in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, module)
+    compat.define_torchvision_ops()
+    assert defined == []
+
+
+def test_mmseg_configs_are_looked_up_in_the_fork():
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    assert MODULE2PACKAGE["mmseg"] == "mmseg"

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+from mmpretrain.registry import DATASETS, HOOKS, LOOPS, MODELS, TRANSFORMS
+from tiny import REPOSITORY
+
+import snclr_mm
+
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.py"))
+
+
+def test_import_registers_every_component():
+    for registry, names in {
+        MODELS: "SNCLR SoftNeighborHead NearestNeighborHead CrossAttentionNeck "
+        "NeighborQueue",
+        HOOKS: "NeighborQueueHook",
+        LOOPS: "KNNValLoop KNNTestLoop",
+        DATASETS: "ImageFolder",
+        TRANSFORMS: "LoadImage",
+        MODEL_WRAPPERS: "CPUDistributedDataParallel",
+    }.items():
+        for name in names.split():
+            assert registry.get(name).__module__.startswith("snclr_mm.")
+
+
+def test_public_names():
+    from snclr_mm.engine import NeighborQueueHook
+    from snclr_mm.models import (
+        SNCLR,
+        CrossAttentionNeck,
+        NearestNeighborHead,
+        NeighborQueue,
+        SoftNeighborHead,
+        soft_neighbor_loss,
+    )
+
+    public = (SNCLR, CrossAttentionNeck, NearestNeighborHead, NeighborQueue)
+    public += (SoftNeighborHead, soft_neighbor_loss, NeighborQueueHook)
+    assert all(item.__doc__ for item in public)
+    assert snclr_mm.__version__
+
+
+def test_import_adds_nothing_heavy():
+    code = (
+        "import snclr_mm, sys; "
+        "print(*[m for m in ('sklearn', 'matplotlib.pyplot', 'mmdet') "
+        "if m in sys.modules])"
+    )
+    out = subprocess.check_output(
+        [sys.executable, "-W", "ignore", "-c", code], text=True, cwd=REPOSITORY
+    )
+    assert "sklearn" not in out and "mmdet" not in out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_build(path):
+    cfg = Config.fromfile(path)
+    model = MODELS.build({**cfg.model, "data_preprocessor": cfg.data_preprocessor})
+    assert model.head.queue.dim == cfg.model.neck.out_channels
+    assert any(hook["type"] == "NeighborQueueHook" for hook in cfg.custom_hooks)
+
+
+def test_headline_recipe():
+    """MoCo v3's published ResNet-50 recipe for 100 epochs, and SNCLR's K."""
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
+    stock = Config.fromfile(
+        f"{sys.modules['mmpretrain'].__path__[0]}/.mim/configs/mocov3/"
+        "mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py"
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 0.6 * 8 * 256 / 256
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+    theirs = dict(stock.optim_wrapper.optimizer, lr=cfg.optim_wrapper.optimizer.lr)
+    assert dict(cfg.optim_wrapper.optimizer) == theirs
+    assert cfg.optim_wrapper.paramwise_cfg == stock.optim_wrapper.paramwise_cfg
+    assert cfg.param_scheduler == stock.param_scheduler
+    assert cfg.train_cfg.max_epochs == stock.train_cfg.max_epochs
+    for part in ("backbone", "base_momentum"):
+        assert cfg.model[part] == stock.model[part]
+    assert cfg.model.neck == stock.model.neck
+    assert cfg.model.head.predictor == stock.model.head.predictor
+    assert cfg.model.head.temperature == stock.model.head.temperature
+    assert cfg.model.head.loss_weight == stock.model.head.loss.loss_weight
+    views = cfg.train_dataloader.dataset.pipeline[1]
+    assert views == stock.train_dataloader.dataset.pipeline[1]
+    assert cfg.model.head.num_neighbors == 30
+    assert cfg.model.head.queue.length == 65536

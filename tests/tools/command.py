@@ -1,0 +1,32 @@
+"""Run the command-line tools as users do."""
+
+import os
+import subprocess
+import sys
+
+from tiny import REPOSITORY
+
+
+def run(*command, cwd, fails=False):
+    """Run a command; returns what it printed, and raises with it if it fails.
+
+    Args:
+        fails (bool): Expect an exit status other than 0.
+    """
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable},
+        timeout=600,
+    )
+    assert (done.returncode != 0) == fails, done.stdout[-6000:]
+    return done.stdout
+
+
+def tool(name, *args, **kwargs):
+    """Run tools/NAME, a Python or shell script."""
+    shell = [sys.executable] if name.endswith(".py") else []
+    return run(*shell, REPOSITORY / "tools" / name, *args, **kwargs)

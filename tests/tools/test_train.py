@@ -1,0 +1,183 @@
+import json
+import re
+
+import pytest
+import torch
+from command import tool
+from tiny import CONFIG
+
+# Shrinks the small config to seconds.
+SMALL = [
+    "train_dataloader.batch_size=8",
+    "train_dataloader.num_workers=0",
+    "model.head.queue.length=40",
+    "model.head.num_neighbors=3",
+    "default_hooks.logger.interval=1",
+    "default_hooks.checkpoint.interval=1",
+]
+
+
+def losses(output):
+    return [float(x) for x in re.findall(r" loss: ([\d.naif]+)", output)]
+
+
+def test_headline_config_on_two_cpu_processes(image_folder, tmp_path):
+    output = tool(
+        "dist_train.sh",
+        "configs/snclr_r50_8xb256.py",
+        2,
+        "--no-validate",
+        "--cfg-options",
+        "train_dataloader.dataset.type=ImageFolder",
+        f"train_dataloader.dataset.data_root={image_folder}",
+        "train_dataloader.batch_size=4",
+        "train_dataloader.num_workers=0",
+        "train_dataloader.dataset.pipeline.1.transforms.0.0.scale=32",
+        "train_dataloader.dataset.pipeline.1.transforms.1.0.scale=32",
+        "model.neck.hid_channels=64",
+        "model.head.predictor.hid_channels=64",
+        "model.head.queue.length=50",
+        "model.head.num_neighbors=5",
+        "default_hooks.logger.interval=1",
+        "train_cfg.max_epochs=1",
+        "param_scheduler=[]",
+        "optim_wrapper.optimizer.lr=0.1",
+        cwd=tmp_path,
+    )
+    assert "AMP is off" in output
+    assert "SyncBN is reverted" in output
+    assert "Ranks talk over gloo" in output
+    values = losses(output)
+    assert len(values) == 6  # 48 images, 2 x 4 per step
+    assert torch.tensor(values).isfinite().all()
+    fill = [float(x) for x in re.findall(r"queue_fill: ([\d.]+)", output)]
+    # Both views of both ranks' images: 16 of 50 rows per step.
+    assert fill == pytest.approx([0, 0.32, 0.64, 0.96, 1, 1])
+    assert "positiveness_max" in output
+    path = tmp_path / "work_dirs/snclr_r50_8xb256/epoch_1.pth"
+    state = torch.load(path, weights_only=False)["state_dict"]
+    assert state["head.queue.count"] == 96
+    assert state["backbone.conv1.weight"].isfinite().all()
+
+
+def test_own_images_resume_and_test(image_folder, digits_root, tmp_path):
+    """The small config on a folder of images, interrupted, resumed and evaluated."""
+    own = [
+        "--no-validate",
+        "--cfg-options",
+        "train_dataloader.dataset.type=ImageFolder",
+        f"train_dataloader.dataset.data_root={image_folder}",
+        *SMALL,
+    ]
+    output = tool("train.py", CONFIG, *own, "train_cfg.max_epochs=1", cwd=tmp_path)
+    assert len(losses(output)) == 6
+    assert "No accelerator was found" in output or torch.cuda.is_available()
+    work_dir = tmp_path / f"work_dirs/{CONFIG.stem}"
+    output = tool(
+        "train.py", CONFIG, "--resume", *own, "train_cfg.max_epochs=2", cwd=tmp_path
+    )
+    assert "resumed epoch: 1, iter: 6" in output
+    assert len(losses(output)) == 6
+    state = torch.load(work_dir / "epoch_2.pth", weights_only=False)["state_dict"]
+    assert state["head.queue.count"] == 2 * 2 * 48
+
+    options = []
+    for loader in ("test_dataloader", "test_cfg.bank_dataloader"):
+        options.append(f"{loader}.dataset.data_root={digits_root}")
+        options.append(f"{loader}.dataset.indices=100")
+    tool(
+        "dist_test.sh",
+        CONFIG,
+        work_dir / "epoch_2.pth",
+        2,
+        "--out=metrics.json",
+        "--cfg-options",
+        "model.head.queue.length=40",
+        "model.head.num_neighbors=3",
+        *options,
+        cwd=tmp_path,
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert 10 < metrics["knn/top1"] <= 100
+
+
+def test_stock_config_imports_the_plugin_by_custom_imports(image_folder, tmp_path):
+    """A stock MMPretrain config with the head swapped in, and no other change."""
+    config = tmp_path / "mocov3_soft-neighbors.py"
+    config.write_text(
+        f"""
+_base_ = "mmpretrain::mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py"
+custom_imports = dict(imports=["snclr_mm"])
+custom_hooks = [dict(type="NeighborQueueHook")]
+model = dict(
+    backbone=dict(depth=18, norm_cfg=dict(type="BN"), base_channels=8, stem_channels=8),
+    neck=dict(in_channels=64, hid_channels=16, norm_cfg=dict(type="BN1d")),
+    head=dict(
+        _delete_=True,
+        type="SoftNeighborHead",
+        predictor=dict(
+            type="NonLinearNeck", in_channels=256, hid_channels=16, out_channels=256,
+            with_avg_pool=False, norm_cfg=dict(type="BN1d"),
+        ),
+        queue=dict(type="NeighborQueue", length=64, dim=256),
+        num_neighbors=3,
+    ),
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    dataset=dict(_delete_=True, type="CustomDataset", with_label=False,
+        data_root="{image_folder}",
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="MultiView", num_views=2, transforms=[
+                [dict(type="RandomResizedCrop", scale=32)]]),
+            dict(type="PackInputs"),
+        ]),
+)
+train_cfg = dict(max_epochs=1)
+param_scheduler = []
+default_hooks = dict(logger=dict(interval=1))
+"""
+    )
+    output = tool("train.py", config, cwd=tmp_path)
+    assert len(losses(output)) == 6
+    assert "queue_fill" in output and "neighbor_similarity" in output
+
+
+def test_errors_are_clear(image_folder, tmp_path):
+    output = tool("train.py", CONFIG, "--no-validate", cwd=tmp_path, fails=True)
+    assert "train_dataloader.dataset.data_root='data/fashion-mnist' does not" in output
+    broken = tmp_path / "images"
+    broken.mkdir()
+    for i in range(16):
+        (broken / f"{i}.jpg").write_bytes(b"no image")
+    output = tool(
+        "train.py",
+        CONFIG,
+        "--no-validate",
+        "--cfg-options",
+        "train_dataloader.dataset.type=ImageFolder",
+        f"train_dataloader.dataset.data_root={broken}",
+        *SMALL,
+        cwd=tmp_path,
+        fails=True,
+    )
+    assert re.search(rf"The image '{broken}/\d+\.jpg' can't be read", output)
+
+
+def test_unsafe_checkpoint_is_refused(digits_root, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    path = tmp_path / "bad.pth"
+    torch.save({"state_dict": {}, "meta": Code()}, path)
+    options = [
+        f"{loader}.dataset.data_root={digits_root}"
+        for loader in ("test_dataloader", "test_cfg.bank_dataloader")
+    ]
+    args = ("test.py", CONFIG, path, "--cfg-options", *options)
+    output = tool(*args, cwd=tmp_path, fails=True)
+    assert "If you trust its source, pass --trust-checkpoint" in output
+    assert "code ran" not in output
