@@ -5,7 +5,7 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=3e-3, weight_decay=1e-4))
+optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-2, weight_decay=1e-2))
 param_scheduler = [
     # In iterations, over the cosine's start: also a run of one epoch works.
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
@@ -13,6 +13,6 @@ param_scheduler = [
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=1)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=5, max_keep_ckpts=2)
+    logger=dict(interval=25), checkpoint=dict(interval=5, max_keep_ckpts=2)
 )
 auto_scale_lr = dict(base_batch_size=128)

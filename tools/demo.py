@@ -9,6 +9,7 @@ with their neighbors.
 
 import argparse
 import json
+import logging
 import sys
 import time
 from copy import deepcopy
@@ -43,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, default=10000, help="training images; 60000 is everything"
     )
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work-dir", type=Path, default=REPOSITORY / "work_dirs/demo")
     parser.add_argument(
@@ -194,7 +195,9 @@ def main(argv: list[str] | None = None) -> dict:
     step(3, f"SNCLR pretraining, {args.epochs} epochs (remaining time: eta)")
     for note in notes:
         print(f"  {note}")
+    logging.disable(logging.INFO)  # pages of environment and config: in the work_dir
     runner = Runner.from_cfg(cfg)
+    logging.disable(logging.NOTSET)
     train_start = time.time()
     model = runner.train()
     minutes = (time.time() - train_start) / 60

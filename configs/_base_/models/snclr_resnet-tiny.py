@@ -3,7 +3,7 @@
 norm_cfg = dict(type="BN1d")
 model = dict(
     type="SNCLR",
-    base_momentum=0.01,
+    base_momentum=0.05,  # 0.95: a run of minutes has few steps to average over
     backbone=dict(
         type="ResNet_CIFAR",
         depth=18,
