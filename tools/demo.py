@@ -8,11 +8,13 @@ with their neighbors.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import sys
 import time
-from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -21,15 +23,18 @@ import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from prepare_fashion_mnist import prepare
+from rich.progress import track
 
-from snclr_mm.engine import adapt_to_machine, load_checkpoints_safely
-from snclr_mm.engine import set_dataloader_defaults
-from snclr_mm.evaluation import extract_features, few_shot_probe, linear_probe
-from snclr_mm.evaluation import weighted_knn
+from snclr_mm.engine import build_runner, set_dataloader_defaults
+from snclr_mm.evaluation import (
+    extract_features,
+    few_shot_probe,
+    linear_probe,
+    weighted_knn,
+)
 from snclr_mm.visualization import plot_neighbors, plot_training, read_scalars
 
 REPOSITORY = Path(__file__).parents[1]
@@ -96,6 +101,31 @@ def step(number: int, text: str) -> None:
     print(f"\n[{number}/{STEPS}] {time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
+def silent_init(cfg: Config) -> Runner:
+    """Build the Runner and initialise the weights.
+
+    Pages of environment, config and parameters go to the log file alone.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), build_runner(cfg) as runner:
+        model = runner.model
+        model.init_weights()
+        model.init_weights = lambda: None  # Runner.train() would do it again, and warn
+    for handler in runner.logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stdout)
+    return runner
+
+
+def extract(model, loaders: dict) -> list[tuple]:
+    """Features [n, C] and labels [n] of each loader's images."""
+    return [
+        extract_features(
+            model, loader, name, partial(track, description=f"  {name} features")
+        )
+        for name, loader in loaders.items()
+    ]
+
+
 def evaluate(name: str, train: tuple, test: tuple) -> dict[str, float]:
     """All three accuracies of one kind of features.
 
@@ -107,13 +137,11 @@ def evaluate(name: str, train: tuple, test: tuple) -> dict[str, float]:
     predicted = weighted_knn(test_features, features, labels)
     arrays = [t.cpu().numpy() for t in (features, labels, test_features, test_labels)]
     results = {"knn": 100 * (predicted == test_labels).float().mean().item()}
-    for key, probe in (
-        ("linear", linear_probe),
-        ("linear_10_per_class", few_shot_probe),
-    ):
-        start = time.time()
-        results[key] = probe(*arrays)
-        print(f"  {name}: {key} {results[key]:.2f} % ({time.time() - start:.0f} s)")
+    probes = {"linear": linear_probe, "linear_10_per_class": few_shot_probe}
+    for key in track(probes, description=f"  {name} probes"):
+        results[key] = probes[key](*arrays)
+    cells = ", ".join(f"{key} {value:.2f} %" for key, value in results.items())
+    print(f"  {name}: {cells}", flush=True)
     return results
 
 
@@ -164,26 +192,17 @@ def main(argv: list[str] | None = None) -> dict:
     print(f"  Fashion-MNIST is in {args.data_root} ({origin}).")
 
     cfg = build_config(args)
-    load_checkpoints_safely()
-    init_default_scope("mmpretrain")
-    notes = adapt_to_machine(cfg)
+    runner = silent_init(cfg)
+    model = runner.model
     loaders = {
-        "train": Runner.build_dataloader(deepcopy(cfg.val_cfg.bank_dataloader)),
-        "test": Runner.build_dataloader(deepcopy(cfg.val_dataloader)),
+        "train": runner.build_dataloader(cfg.val_cfg.bank_dataloader),
+        "test": runner.build_dataloader(cfg.val_dataloader),
     }
 
-    step(2, f"Raw pixels and random weights ({args.images} training images)")
-    set_random_seed(args.seed)
-    random_model = MODELS.build(
-        {**cfg.model, "data_preprocessor": cfg.data_preprocessor}
-    )
-    random_model.init_weights()
-    random_model.to(get_device())
-    features = {
-        "random": [extract_features(random_model, x, n) for n, x in loaders.items()]
-    }
+    step(2, f"Random weights and raw pixels ({args.images} training images)")
+    features = {"random": extract(model, loaders)}
     pixels = [
-        images_of(loader, random_model, len(loader.dataset))[0].flatten(1) / 255
+        images_of(loader, model, len(loader.dataset))[0].flatten(1) / 255
         for loader in loaders.values()
     ]
     features["pixels"] = [
@@ -192,19 +211,14 @@ def main(argv: list[str] | None = None) -> dict:
     ]
     results = {name: evaluate(name, *pair) for name, pair in features.items()}
 
-    step(3, f"SNCLR pretraining, {args.epochs} epochs (remaining time: eta)")
-    for note in notes:
-        print(f"  {note}")
-    logging.disable(logging.INFO)  # pages of environment and config: in the work_dir
-    runner = Runner.from_cfg(cfg)
-    logging.disable(logging.NOTSET)
+    step(3, f"SNCLR pretraining, {args.epochs} epochs on {get_device()} (see eta)")
     train_start = time.time()
-    model = runner.train()
+    runner.train()
     minutes = (time.time() - train_start) / 60
     print(f"  {minutes:.1f} minutes with kNN evaluation.")
 
     step(4, "Evaluation")
-    pair = [extract_features(model, loader, name) for name, loader in loaders.items()]
+    pair = extract(model, loaders)
     results["snclr"] = evaluate("snclr", *pair)
 
     step(5, "Pictures")

@@ -7,7 +7,7 @@ CONFIG=${1:?usage: dist_train.sh CONFIG GPUS [options]}
 GPUS=${2:?usage: dist_train.sh CONFIG GPUS [options]}
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-$(command -v python || command -v python3)}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$GPUS" \

@@ -13,7 +13,7 @@ class LoadImage(LoadImageFromFile):
 
     Args:
         kwargs: As for LoadImageFromFile, except ``ignore_empty``: an unreadable file
-            always raises, because MMEngine would silently train on another image.
+            always raises, because MMEngine would silently take another image.
 
     Raises:
         ValueError: If a file is missing or can't be decoded, naming it.
@@ -32,7 +32,7 @@ class LoadImage(LoadImageFromFile):
                 raise ValueError(
                     f"The image {results['img_path']!r} can't be read ({reason}): "
                     "repair it or take it out of the dataset (config key "
-                    "train_dataloader.dataset.data_root or ann_file)."
+                    "dataset.data_root or ann_file of the dataloader)."
                 ) from error
         if results["img"].ndim == 2:
             results["img"] = mmcv.gray2bgr(results["img"])

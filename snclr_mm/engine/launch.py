@@ -9,7 +9,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
@@ -129,6 +129,18 @@ def _history_buffer_method(owner: type, name: str):
     return getattr(HistoryBuffer, name)
 
 
+def dataloaders(
+    cfg: Config, stages: Sequence[str] = ("train", "val", "test")
+) -> dict[str, ConfigDict]:
+    """The config's dataloaders, the kNN banks' included, by their config key."""
+    loaders = {}
+    for stage in stages:
+        loop = cfg.get(f"{stage}_cfg") or {}
+        loaders[f"{stage}_dataloader"] = cfg.get(f"{stage}_dataloader")
+        loaders[f"{stage}_cfg.bank_dataloader"] = loop.get("bank_dataloader")
+    return {key: loader for key, loader in loaders.items() if loader is not None}
+
+
 def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
     """Complete the dataloaders' settings as MMPretrain's tools do.
 
@@ -137,10 +149,7 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
         options (bool | None): ``pin_memory`` and ``persistent_workers``; a value other
             than None wins over the config's.
     """
-    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        loader = cfg.get(key)
-        if loader is None:
-            continue
+    for loader in dataloaders(cfg).values():
         loader.setdefault("collate_fn", dict(type="default_collate"))
         # Configs from `mmpretrain::` carry a scope, which MMEngine would pass on to
         # the collate function.
@@ -163,13 +172,8 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
     Raises:
         FileNotFoundError: Naming the folder, its config key, and how to set it.
     """
-    keys = [f"{stage}_dataloader" for stage in stages]
-    loaders = {key: cfg.get(key) for key in keys}
-    for stage in stages:
-        loop = cfg.get(f"{stage}_cfg") or {}
-        loaders[f"{stage}_cfg.bank_dataloader"] = loop.get("bank_dataloader")
-    for key, loader in loaders.items():
-        dataset = (loader or {}).get("dataset") or {}
+    for key, loader in dataloaders(cfg, stages).items():
+        dataset = loader.get("dataset") or {}
         root = dataset.get("data_root")
         if not root or "://" in root or Path(root).expanduser().exists():
             continue
@@ -209,9 +213,12 @@ def adapt_to_machine(cfg: Config) -> list[str]:
         for key in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(key, None)
         notes.append("AMP is off: AmpOptimWrapper needs an accelerator.")
-    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        if cfg.get(key):
-            cfg[key].pin_memory = False
+    for loader in dataloaders(cfg).values():
+        loader.pin_memory = False
+    for loop in (cfg.get("val_cfg"), cfg.get("test_cfg")):
+        if loop and loop.get("fp16"):
+            loop.fp16 = False
+            notes.append("Evaluation runs in full precision.")
     if cfg.get("launcher", "none") != "none":
         _init_gloo(cfg.launcher)
         cfg.model_wrapper_cfg = dict(

@@ -1,5 +1,5 @@
 import torch
-from mmengine.dist import gather, get_rank, get_world_size
+from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
@@ -38,8 +38,9 @@ class NeighborQueueHook(Hook):
         RuntimeError: After ``max_skipped_steps`` dropped steps in a row.
     """
 
-    # Before LoggerHook and CheckpointHook, which read what it writes.
-    priority = "NORMAL"
+    # After EMAHook (50), which swaps the state that a checkpoint is loaded into; before
+    # LoggerHook (60) and CheckpointHook, which read what this hook writes.
+    priority = 55
 
     def __init__(
         self,
@@ -106,8 +107,9 @@ class NeighborQueueHook(Hook):
         due = runner.epoch >= self.start_epoch and runner.iter >= self.start_iter
         for queue in self._queues.values():
             queue.search_enabled = due and queue.num_enqueued >= self._min_rows(queue)
-        searching = all(head.ready for head in self._heads)
-        if self._heads and searching != self._searching:
+        heads = [head for head in self._heads if head.num_neighbors > 0]
+        searching = all(head.ready for head in heads)
+        if heads and searching != self._searching:
             self._searching = searching
             runner.logger.info(
                 "NeighborQueueHook: neighbors are used from now on."
@@ -124,14 +126,25 @@ class NeighborQueueHook(Hook):
         for name, value in self._log_vars().items():
             if outputs is None or name not in outputs:
                 runner.message_hub.update_scalar(f"train/{name}", value)
-        self._collect_rank_queues(runner, by_epoch=False)
+        if self._saves_now(runner, by_epoch=False):
+            self._collect_rank_queues()
 
     def after_train_epoch(self, runner) -> None:
         """Collect per-rank queues if a checkpoint is about to be written."""
-        self._collect_rank_queues(runner, by_epoch=True)
+        if self._saves_now(runner, by_epoch=True):
+            self._collect_rank_queues()
+
+    def before_val(self, runner) -> None:
+        """Collect per-rank queues if a best checkpoint may be written."""
+        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+        if any(hook.save_best for hook in hooks):
+            self._collect_rank_queues()
 
     def after_train(self, runner) -> None:
-        """Stop watching the optimizers."""
+        """Stop watching the optimizers and filling the queues."""
+        for queue in self._queues.values():
+            queue.managed = False
+            queue.discard()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -140,6 +153,7 @@ class NeighborQueueHook(Hook):
         """Add the queues of all ranks where each rank has its own."""
         if self._rank_queues:
             checkpoint[RANK_QUEUES] = self._rank_queues
+            self._rank_queues = {}  # never written twice: the second would be stale
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Give each rank its own queue back."""
@@ -176,14 +190,15 @@ class NeighborQueueHook(Hook):
             return
         self._skipped += 1
         runner.logger.warning(
-            f"NeighborQueueHook: step {runner.iter + 1} was skipped or is "
-            f"not finite: its features are dropped ({self._skipped} in a row)."
+            f"NeighborQueueHook: step {runner.iter + 1} was skipped by the loss scaler "
+            "(optim_wrapper.loss_scale) or is not finite: its features are dropped "
+            f"({self._skipped} of at most {self.max_skipped_steps} in a row)."
         )
         if self._skipped >= self.max_skipped_steps:
             raise RuntimeError(
                 f"{self._skipped} steps in a row were skipped or not finite: the run "
-                "has diverged. Lower the learning rate or change the precision, and "
-                "resume from the last good checkpoint (limit: "
+                "has diverged. Lower optim_wrapper.optimizer.lr or change precision "
+                "(optim_wrapper.type) and resume from the last good checkpoint (limit: "
                 "NeighborQueueHook.max_skipped_steps in custom_hooks)."
             )
 
@@ -199,29 +214,34 @@ class NeighborQueueHook(Hook):
             values.update(head.log_vars)
         return values
 
-    def _collect_rank_queues(self, runner, by_epoch: bool) -> None:
-        # save_checkpoint runs on rank 0 alone, where no rank could be asked any more.
-        own = {name: q for name, q in self._queues.items() if not q.sync}
-        if get_world_size() == 1 or not own:
-            return
-        if not any(
-            hook.by_epoch == by_epoch and _saves_now(hook, runner)
+    def _saves_now(self, runner, by_epoch: bool) -> bool:
+        return any(
+            _is_due(hook, runner)
             for hook in runner.hooks
-            if isinstance(hook, CheckpointHook)
-        ):
+            if isinstance(hook, CheckpointHook) and hook.by_epoch == by_epoch
+        )
+
+    def _collect_rank_queues(self) -> None:
+        # save_checkpoint runs on rank 0 alone, where no rank could be asked any more.
+        if get_world_size() == 1:
             return
-        for name, queue in own.items():
-            state = {
-                key: gather(value.contiguous())
-                for key, value in queue.state_dict().items()
-            }
+        for name, queue in self._queues.items():
+            if queue.sync:
+                continue
+            parts = {key: [] for key in queue.state_dict()}
+            for key, value in queue.state_dict().items():
+                for rank in range(get_world_size()):
+                    # One at a time: all at once would not fit on rank 0's device.
+                    part = value.clone()
+                    broadcast(part, src=rank)
+                    if get_rank() == 0:
+                        parts[key].append(part.cpu())
             if get_rank() == 0:
-                self._rank_queues[name] = {
-                    key: torch.stack(values).cpu() for key, values in state.items()
-                }
+                stacked = {key: torch.stack(values) for key, values in parts.items()}
+                self._rank_queues[name] = stacked
 
 
-def _saves_now(hook: CheckpointHook, runner) -> bool:
+def _is_due(hook: CheckpointHook, runner) -> bool:
     if hook.by_epoch:
         return hook.every_n_epochs(runner, hook.interval, hook.save_begin) or (
             hook.save_last and hook.is_last_train_epoch(runner)

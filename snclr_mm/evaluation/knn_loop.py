@@ -24,13 +24,33 @@ class _KNNLoop:
         temperature: float = 0.07,
         fp16: bool = False,
     ) -> None:
-        check_knn(k, temperature)
         super().__init__(runner, dataloader, evaluator, fp16)
         self.k = k
         self.temperature = temperature
         self.bank_dataloader = runner.build_dataloader(
             bank_dataloader, seed=runner.seed
         )
+        bank_size = len(self.bank_dataloader.dataset)
+        check_knn(k, temperature, bank_size)
+        if bank_size < get_world_size():
+            raise ValueError(
+                f"kNN: a bank of {bank_size} images ({self.stage}_cfg.bank_dataloader) "
+                f"can't be spread over {get_world_size()} ranks."
+            )
+        if len(self.dataloader.dataset) % get_world_size() and not getattr(
+            self.dataloader.sampler, "round_up", True
+        ):
+            raise ValueError(
+                f"kNN: {self.stage}_dataloader.sampler.round_up=False gives the ranks "
+                "unequal batches, but they exchange queries: leave it True."
+            )
+
+    def run(self) -> dict:
+        """Evaluate, and free the bank: it is gigabytes on large data."""
+        try:
+            return super().run()
+        finally:
+            self._bank = self._labels = None
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
@@ -56,9 +76,6 @@ class _KNNLoop:
             labels.append(gt_labels(data_samples, "bank_dataloader.dataset"))
         self._bank = torch.cat(features)
         self._labels = torch.cat(labels).to(self._bank.device)
-        size = torch.tensor(len(self._bank), device=self._bank.device)
-        all_reduce(size)
-        check_knn(self.k, self.temperature, int(size))
         most = self._labels.max()
         all_reduce(most, "max")
         self._num_classes = int(most) + 1

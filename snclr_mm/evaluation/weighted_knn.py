@@ -85,13 +85,13 @@ def weighted_knn(
     return torch.cat(predictions)
 
 
-def check_knn(k: int, temperature: float, bank_size: int | None = None) -> None:
+def check_knn(k: int, temperature: float, bank_size: int) -> None:
     """Raise ValueError unless 1 <= k <= ``bank_size`` and T > 0."""
-    if k < 1 or (bank_size is not None and k > bank_size):
-        most = (
-            "" if bank_size is None else f" and at most the bank's {bank_size} images"
+    if not 1 <= k <= bank_size:
+        raise ValueError(
+            f"kNN: k={k} must be at least 1 and at most the bank's {bank_size} images "
+            "(config key val_cfg.k)."
         )
-        raise ValueError(f"kNN: k={k} must be at least 1{most} (config key val_cfg.k).")
     if not temperature > 0:
         raise ValueError(
             f"kNN: temperature={temperature} must be above 0 (config key "

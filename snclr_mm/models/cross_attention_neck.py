@@ -71,11 +71,8 @@ class CrossAttentionNeck(BaseModule):
             )
         self.in_channels = in_channels
         self.threshold = threshold
-        self.gammas = len(scale) if scale.dim() else None
-        # A number stays one: a buffer would be rounded with the model's precision.
-        self.gamma = float(scale) if self.gammas is None else None
-        if self.gammas:
-            self.register_buffer("gamma_per_neighbor", scale, persistent=False)
+        # Numbers, not a buffer, which would be rounded to the model's precision.
+        self.gamma: float | list[float] = scale.tolist()
         if projection == "linear":
             self.f_1 = nn.Linear(in_channels, hidden_channels, bias=False)
             self.f_2 = nn.Linear(in_channels, hidden_channels, bias=False)
@@ -108,18 +105,22 @@ class CrossAttentionNeck(BaseModule):
             )
         if num_neighbors == 0:
             return query.new_zeros(len(query), 0)
-        if self.gammas not in (None, num_neighbors):
+        gamma = self.gamma
+        if isinstance(gamma, list) and len(gamma) != num_neighbors:
             raise ValueError(
-                f"attention.gamma has {self.gammas} values for {num_neighbors} "
+                f"attention.gamma has {len(gamma)} values for {num_neighbors} "
                 "neighbors: give one number, or one per neighbor."
             )
         with torch.autocast(query.device.type, enabled=False):
             dtype = torch.promote_types(query.dtype, torch.float32)
-            q = self.f_1(F.normalize(query.to(dtype), dim=-1))
-            k = self.f_2(F.normalize(neighbors.to(dtype), dim=-1))
+            q = _project(self.f_1, F.normalize(query.to(dtype), dim=-1))
+            k = _project(self.f_2, F.normalize(neighbors.to(dtype), dim=-1))
             attention = torch.einsum("nc,nkc->nk", q, k).softmax(dim=1)
-            gamma = self.gamma_per_neighbor.to(dtype) if self.gammas else self.gamma
-            weight = attention / gamma
+            weight = attention / attention.new_tensor(gamma)
             if self.threshold:
                 weight = weight.masked_fill(attention <= 1 / num_neighbors, 0)
             return weight
+
+
+def _project(layer: nn.Module, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight.to(x)) if isinstance(layer, nn.Linear) else layer(x)

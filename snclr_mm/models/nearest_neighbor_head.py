@@ -1,4 +1,3 @@
-import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
@@ -53,9 +52,9 @@ class NearestNeighborHead(NeighborHead):
         none = index[:, :0]
         return soft_neighbor_loss(
             prediction,
-            key.to(prediction.dtype),
+            key,
             none,
             self.queue.features,
-            torch.zeros_like(none, dtype=prediction.dtype),
+            none.float(),
             self.temperature,
         )

@@ -48,10 +48,12 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         check_positive("loss_weight (config key model.head.loss_weight)", loss_weight)
         self.predictor = MODELS.build(predictor)
         self.queue: NeighborQueue = MODELS.build(queue)
-        if not 0 <= num_neighbors <= self.queue.length:
+        if not isinstance(num_neighbors, int) or not (
+            0 <= num_neighbors <= self.queue.length
+        ):
             raise ValueError(
                 f"num_neighbors={num_neighbors} (config key model.head.num_neighbors) "
-                f"must be between 0 and queue.length={self.queue.length}."
+                f"must be an int between 0 and queue.length={self.queue.length}."
             )
         self.num_neighbors = num_neighbors
         self.temperature = temperature
@@ -73,10 +75,8 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         Returns:
             list[Neighbors]: One per view; with K = 0 columns until :attr:`ready`.
         """
-        similarity, index = self.queue.search(
-            torch.cat([key.detach() for key in keys]),
-            self.num_neighbors if self.ready else 0,
-        )
+        k = self.num_neighbors if self.ready else 0
+        similarity, index = self.queue.search(torch.cat(keys), k)
         sizes = [len(key) for key in keys]
         return [
             Neighbors(*found)
@@ -118,7 +118,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             )
         self.log_vars = {}
         loss = self._loss(prediction, base_out, momentum_out, neighbors)
-        if self.training:
+        if self.training and self.num_neighbors > 0:
             self.queue.stage(momentum_out)
         return self.loss_weight * loss
 

@@ -2,7 +2,7 @@ import logging
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, get_rank
+from mmengine.dist import all_gather, all_reduce, get_rank
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -66,7 +66,7 @@ class NeighborQueue(BaseModule):
             features = F.normalize(torch.randn(length, dim, generator=generator), dim=1)
         self.register_buffer("features", features)
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
-        # Mirrors `count`, so that the training step never waits for the device.
+        # Mirrors `count`, so that a search need not wait for the device.
         self._count = 0
         self._staged: list[Tensor] = []
         #: Whether a NeighborQueueHook commits what is staged; the hook sets it.
@@ -120,14 +120,17 @@ class NeighborQueue(BaseModule):
         """
         self.check_width(keys)
         keys = self._gather(self._normalize(keys))
-        if not bool(keys.isfinite().all()):
+        bad = int((~keys.isfinite()).sum())
+        if bad:
             raise ValueError(
-                f"keys {list(keys.shape)} hold values that are not finite; nothing was "
-                "enqueued. Look at the training loss (learning rate, precision)."
+                f"{bad} of {keys.numel()} values of keys {list(keys.shape)} are not "
+                "finite, all must be; nothing was enqueued. Look at the training loss "
+                "(config keys optim_wrapper.optimizer.lr, optim_wrapper.loss_scale)."
             )
         self._write(keys)
         self.discard()
 
+    @torch.compiler.disable
     @torch.no_grad()
     def search(self, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Find the k rows most similar to each key among the filled ones.
@@ -145,14 +148,19 @@ class NeighborQueue(BaseModule):
         """
         if not 0 <= k <= len(self):
             raise ValueError(
-                f"k={k} neighbors asked of a queue with {len(self)} filled rows (of "
-                f"{self.length}): it must be between 0 and {len(self)}."
+                f"k={k} neighbors (config key model.head.num_neighbors) asked of a "
+                f"queue with {len(self)} filled rows (of {self.length}): it must be "
+                f"between 0 and {len(self)}."
             )
         self.check_width(keys)
+        if k == 0:
+            none = keys.new_zeros(len(keys), 0, dtype=self.features.dtype)
+            return none, none.long()
         with torch.autocast(keys.device.type, enabled=False):
             similarity = self._normalize(keys) @ self.features[: len(self)].T
             return similarity.topk(k, dim=1)
 
+    @torch.compiler.disable
     def stage(self, keys: Tensor) -> None:
         """Keep a batch's keys [m, dim] until :meth:`commit` or :meth:`discard`.
 
@@ -182,20 +190,24 @@ class NeighborQueue(BaseModule):
     def commit(self, valid: bool = True) -> bool:
         """Enqueue what is staged, unless it is not finite on some rank.
 
+        All ranks decide alike, also with ``sync=False``: their queues must stay equally
+        full, because the number of neighbors is part of what the ranks exchange.
+
         Args:
-            valid (bool): False refuses this rank's rows, and with ``sync`` thereby
-                everyone's. Defaults to True.
+            valid (bool): False refuses the rows, on every rank. Defaults to True.
 
         Returns:
-            bool: Whether the rows were enqueued (with ``sync``: the same on each rank).
+            bool: Whether the rows were enqueued, the same on each rank.
         """
         staged, self._staged = self._staged, []
         if not staged:
             return valid
         sizes = [len(keys) for keys in staged]
         keys = torch.cat(staged)
-        if not valid:
-            keys = torch.full_like(keys, torch.nan)  # tells the other ranks
+        accepted = (keys.isfinite().all() & valid).int()
+        all_reduce(accepted, "min")
+        if not accepted:
+            return False
         if self.sync:
             # All ranks' first view, then all ranks' second view, ...: the order does
             # not depend on the number of ranks.
@@ -203,8 +215,6 @@ class NeighborQueue(BaseModule):
             keys = torch.cat(
                 [part for view in zip(*ranks, strict=True) for part in view]
             )
-        if not bool(keys.isfinite().all()):
-            return False
         self._write(keys)
         return True
 
@@ -245,8 +255,8 @@ class NeighborQueue(BaseModule):
         if keys.dim() != 2 or keys.shape[1] != self.dim:
             raise ValueError(
                 f"features {list(keys.shape)} do not fit a queue of width {self.dim}: "
-                "config key queue.dim must equal the projector's output width "
-                "(model.neck.out_channels)."
+                "config key model.head.queue.dim must equal the projector's output "
+                "width, model.neck.out_channels."
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:

@@ -22,15 +22,22 @@ class SNCLR(MoCoV3):
             :class:`NearestNeighborHead`).
         base_momentum (float): Start of 1 - momentum: 0.01 is the field's 0.99.
             Defaults to 0.01.
-        pretrained, data_preprocessor, init_cfg: As in MoCoV3.
+        kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
         ValueError: If the projector's width is not the queue's.
         TypeError: If the head does not look neighbors up.
     """
 
-    def __init__(self, backbone: dict, neck: dict, head: dict, **kwargs) -> None:
-        super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        base_momentum: float = 0.01,
+        **kwargs,
+    ) -> None:
+        super().__init__(backbone, neck, head, base_momentum, **kwargs)
         if not isinstance(self.head, NeighborHead):
             raise TypeError(
                 f"model.head.type={type(self.head).__name__} looks no neighbors up: "
@@ -80,7 +87,12 @@ class SNCLR(MoCoV3):
 
         # NN(y_2): one search for both directions.
         neighbors_2, neighbors_1 = self.head.search(key_2, key_1)
-        loss = self.head.loss(y_1, key_2, neighbors_2)
-        loss = loss + self.head.loss(y_2, key_1, neighbors_1)
-        fill = loss.new_tensor(self.head.queue.fill)
-        return {"loss": loss, "queue_fill": fill, **self.head.log_vars}
+        loss_1 = self.head.loss(y_1, key_2, neighbors_2)
+        log_1 = self.head.log_vars
+        loss_2 = self.head.loss(y_2, key_1, neighbors_1)
+        log_2 = self.head.log_vars
+        return {
+            "loss": loss_1 + loss_2,
+            "queue_fill": loss_1.new_tensor(self.head.queue.fill),
+            **{name: (value + log_2[name]) / 2 for name, value in log_1.items()},
+        }

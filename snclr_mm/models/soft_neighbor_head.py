@@ -100,10 +100,10 @@ class SoftNeighborHead(NeighborHead):
                 f"model.head.attention.in_channels={in_channels} must equal "
                 f"model.head.queue.dim={self.queue.dim}."
             )
-        gammas = getattr(self.attention, "gammas", None)
-        if gammas not in (None, num_neighbors):
+        gamma = getattr(self.attention, "gamma", None)
+        if isinstance(gamma, list) and len(gamma) != num_neighbors:
             raise ValueError(
-                f"model.head.attention.gamma has {gammas} values, but "
+                f"model.head.attention.gamma has {len(gamma)} values, but "
                 f"model.head.num_neighbors={num_neighbors}."
             )
         if detach_positiveness or num_neighbors == 0:

@@ -70,8 +70,10 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
-    # Labels are not needed: for own images, type="ImageFolder" and data_root suffice.
-    dataset=dict(type="ImageNet", data_root="data/imagenet/", pipeline=train_pipeline),
+    # Labels are not needed, so this reads any folder: own images need data_root alone.
+    dataset=dict(
+        type="ImageFolder", data_root="data/imagenet/train", pipeline=train_pipeline
+    ),
 )
 val_dataloader = dict(
     batch_size=256,
