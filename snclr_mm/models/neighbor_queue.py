@@ -120,11 +120,11 @@ class NeighborQueue(BaseModule):
         """
         self.check_width(keys)
         keys = self._gather(self._normalize(keys))
-        bad = int((~keys.isfinite()).sum())
+        bad = int((~keys.isfinite()).any(dim=1).sum())
         if bad:
             raise ValueError(
-                f"{bad} of {keys.numel()} values of keys {list(keys.shape)} are not "
-                "finite, all must be; nothing was enqueued. Look at the training loss "
+                f"{bad} of {len(keys)} keys hold values that are not finite, none may; "
+                "nothing was enqueued. Look at the training loss "
                 "(config keys optim_wrapper.optimizer.lr, optim_wrapper.loss_scale)."
             )
         self._write(keys)

@@ -103,10 +103,13 @@ def test_adapt_to_a_machine_without_accelerator(monkeypatch):
     monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
     cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
     cfg.launcher = "none"
+    cfg.test_cfg.fp16 = True
     optimizer = cfg.optim_wrapper.optimizer
     notes = adapt_to_machine(cfg)
     assert cfg.optim_wrapper.type == "OptimWrapper"
     assert "loss_scale" not in cfg.optim_wrapper
+    assert not cfg.val_cfg.bank_dataloader.pin_memory
+    assert not cfg.test_cfg.fp16
     assert cfg.optim_wrapper.optimizer == optimizer
     assert not cfg.train_dataloader.pin_memory
     text = " ".join(notes)

@@ -82,6 +82,28 @@ def test_bad_settings(digits_root, tmp_path):
         build_runner(knn_config(digits_root, tmp_path, val_cfg__k=204)).val()
 
 
+def test_the_bank_is_freed(digits_root, tmp_path):
+    runner = build_runner(knn_config(digits_root, tmp_path))
+    runner.val()
+    assert runner.val_loop._bank is None
+
+
+def unequal_batches_rank(rank, data_root, work_dir):
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
+    cfg = knn_config(data_root, work_dir, launcher="pytorch")
+    cfg.val_dataloader.sampler.round_up = False
+    with pytest.raises(ValueError, match=r"val_dataloader\.sampler\.round_up=False"):
+        build_runner(cfg).val()
+    cfg = knn_config(data_root, work_dir, launcher="pytorch", val_cfg__k=1)
+    cfg.val_cfg.bank_dataloader.dataset.indices = 1
+    with pytest.raises(ValueError, match=r"1 images .* spread over 2 ranks"):
+        build_runner(cfg).val()
+
+
+def test_ranks_that_would_wait_for_each_other(digits_root, tmp_path):
+    run_on_ranks(2, unequal_batches_rank, digits_root, tmp_path)
+
+
 def test_unlabeled_validation_data(digits_root, image_folder, tmp_path):
     cfg = knn_config(digits_root, tmp_path)
     cfg.val_dataloader.dataset.update(

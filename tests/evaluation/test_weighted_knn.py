@@ -38,7 +38,7 @@ def test_tiny_temperature_does_not_overflow():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(k=0), r"k=0 .*val_cfg\.k"),
+        (dict(k=0), r"k=0 .* 5 images .*val_cfg\.k"),
         (dict(k=6), "k=6 .*at most the bank's 5 images"),
         (dict(temperature=0), r"temperature=0 .*val_cfg\.temperature"),
     ],

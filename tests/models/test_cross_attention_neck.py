@@ -46,6 +46,15 @@ def test_linear_starts_as_cosine_similarity_and_learns():
     assert CrossAttentionNeck(6, hidden_channels=3)(query, neighbors).shape == (5, 4)
 
 
+def test_double_precision_inputs_to_a_single_precision_neck():
+    query, neighbors = torch.randn(5, 6).double(), torch.randn(5, 4, 6).double()
+    for projection in ("linear", "identity"):
+        neck = CrossAttentionNeck(6, projection=projection)
+        weight = neck(query, neighbors)
+        assert weight.dtype == torch.float64
+        torch.testing.assert_close(weight, neck.double()(query, neighbors))
+
+
 def test_autocast_and_no_neighbors():
     neck = CrossAttentionNeck(6)
     query = torch.randn(5, 6)

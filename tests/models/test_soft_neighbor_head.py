@@ -141,6 +141,18 @@ def test_warm_up_is_info_nce_and_gives_every_parameter_a_gradient():
     assert not torch.allclose(head.loss(y_1, y_2), expected)
 
 
+def test_keys_get_no_gradient():
+    head = make_head()
+    head.queue.enqueue(torch.randn(40, D))
+    y_1, y_2 = torch.randn(2, 6, D, requires_grad=True).unbind()
+    y_1.retain_grad()
+    y_2.retain_grad()
+    head.loss(y_1, y_2).backward()
+    assert y_1.grad.abs().sum() > 0
+    assert y_2.grad is None
+    assert not head.queue._staged[0].requires_grad
+
+
 def test_stages_in_training_only():
     head = make_head()
     y = torch.randn(6, D)
@@ -202,6 +214,7 @@ def test_released_preset_matches_the_authors_code(name):
     [
         (dict(num_neighbors=65), r"num_neighbors=65 .*head\.num_neighbors.*length=64"),
         (dict(num_neighbors=-1), r"num_neighbors=-1"),
+        (dict(num_neighbors=2.5), r"num_neighbors=2\.5 .* must be an int"),
         (dict(temperature=0), r"model\.head\.temperature\)=0"),
         (dict(temperature=-0.2), r"model\.head\.temperature\)=-0\.2"),
         (dict(objective="sum"), r"'sum' is unknown.*model\.head\.objective"),

@@ -110,6 +110,15 @@ def rank_share(rank, world_size, objective):
     inputs["positiveness"].requires_grad_()
     loss = soft_neighbor_loss(**inputs, temperature=0.3, objective=objective)
     loss.backward()
+    everyone = make(n=6, K=4, Q=10, d=5)
+    expected = naive_loss(
+        *[value.detach() for value in inputs.values()],
+        0.3,
+        objective,
+        all_key=everyone["key"],
+        all_index=everyone["neighbor_index"],
+    )
+    torch.testing.assert_close(loss, expected)
     return loss.detach(), inputs["query"].grad, inputs["positiveness"].grad
 
 
@@ -159,9 +168,11 @@ def test_single_precision_and_autocast():
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=1e-5)
     inputs["query"] = inputs["query"].bfloat16()
+    rounded = soft_neighbor_loss(**inputs, temperature=0.2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = soft_neighbor_loss(**inputs, temperature=0.2)
     assert half.dtype == torch.float32
+    assert torch.equal(half, rounded)  # autocast changes nothing inside
     torch.testing.assert_close(half.double(), exact, rtol=2e-2, atol=2e-2)
 
 

@@ -1,11 +1,16 @@
 import json
 import re
+import sys
+from pathlib import Path
 
+import mmpretrain
 import pytest
 import torch
-from command import tool
+from command import run, tool
 from tiny import CONFIG
 
+# MMPretrain's own tools and configs, as its wheel ships them.
+MIM = Path(mmpretrain.__file__).parent / ".mim"
 # Shrinks the small config to seconds.
 SMALL = [
     "train_dataloader.batch_size=8",
@@ -28,7 +33,6 @@ def test_headline_config_on_two_cpu_processes(image_folder, tmp_path):
         2,
         "--no-validate",
         "--cfg-options",
-        "train_dataloader.dataset.type=ImageFolder",
         f"train_dataloader.dataset.data_root={image_folder}",
         "train_dataloader.batch_size=4",
         "train_dataloader.num_workers=0",
@@ -69,8 +73,18 @@ def test_own_images_resume_and_test(image_folder, digits_root, tmp_path):
         f"train_dataloader.dataset.data_root={image_folder}",
         *SMALL,
     ]
-    output = tool("train.py", CONFIG, *own, "train_cfg.max_epochs=1", cwd=tmp_path)
+    output = tool(
+        "train.py",
+        CONFIG,
+        "--amp",
+        "--auto-scale-lr",
+        *own,
+        "train_cfg.max_epochs=1",
+        cwd=tmp_path,
+    )
     assert len(losses(output)) == 6
+    assert "batch size of 128 and the current batch size is 8" in output
+    assert "AMP is off" in output or torch.cuda.is_available()
     assert "No accelerator was found" in output or torch.cuda.is_available()
     work_dir = tmp_path / f"work_dirs/{CONFIG.stem}"
     output = tool(
@@ -102,11 +116,11 @@ def test_own_images_resume_and_test(image_folder, digits_root, tmp_path):
 
 
 def test_stock_config_imports_the_plugin_by_custom_imports(image_folder, tmp_path):
-    """A stock MMPretrain config with the head swapped in, and no other change."""
+    """MMPretrain's own tool and config, with our head: nothing else imports us."""
     config = tmp_path / "mocov3_soft-neighbors.py"
     config.write_text(
         f"""
-_base_ = "mmpretrain::mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py"
+_base_ = "{MIM}/configs/mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py"
 custom_imports = dict(imports=["snclr_mm"])
 custom_hooks = [dict(type="NeighborQueueHook")]
 model = dict(
@@ -136,11 +150,12 @@ train_dataloader = dict(
         ]),
 )
 train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(_delete_=True, optimizer=dict(type="SGD", lr=0.1))
 param_scheduler = []
 default_hooks = dict(logger=dict(interval=1))
 """
     )
-    output = tool("train.py", config, cwd=tmp_path)
+    output = run(sys.executable, MIM / "tools/train.py", config, cwd=tmp_path)
     assert len(losses(output)) == 6
     assert "queue_fill" in output and "neighbor_similarity" in output
 
