@@ -1,5 +1,6 @@
 """The Fashion-MNIST config of the repository, shrunk by overrides only."""
 
+from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
@@ -52,7 +53,7 @@ def tiny_config(data_root, work_dir, **overrides):
         "test_dataloader": None,
         "test_evaluator": None,
         "launcher": "none",
-        **{key.replace("__", "."): value for key, value in overrides.items()},
+        **{key.replace("__", "."): deepcopy(value) for key, value in overrides.items()},
     }
     cfg.merge_from_dict(options)
     return cfg

@@ -477,7 +477,12 @@ def save_and_resume_rank(rank, data_root, work_dir, hooks, overrides, file):
 
 
 EMA = dict(type="EMAHook")
-BY_ITER = dict(default_hooks__checkpoint__by_epoch=False)
+BY_ITER = dict(
+    train_cfg=dict(_delete_=True, type="IterBasedTrainLoop", max_iters=8),
+    param_scheduler=[],
+    default_hooks__checkpoint__by_epoch=False,
+    log_processor=dict(by_epoch=False),
+)
 
 
 @pytest.mark.parametrize(

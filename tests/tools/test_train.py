@@ -140,6 +140,7 @@ model = dict(
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
+    persistent_workers=False,
     dataset=dict(_delete_=True, type="CustomDataset", with_label=False,
         data_root="{image_folder}",
         pipeline=[
