@@ -259,7 +259,8 @@ def main(argv: list[str] | None = None) -> dict:
     path = args.work_dir / "results.json"
     path.write_text(json.dumps(summary, indent=2) + "\n")
 
-    print(f"\nFashion-MNIST, {args.images} training images, 10,000 test images:\n")
+    sizes = [len(loader.dataset) for loader in loaders.values()]
+    print(f"\nFashion-MNIST, {sizes[0]} training and {sizes[1]} test images:\n")
     print(f"{'accuracy (%)':24}{'SNCLR':>10}{'random':>10}{'pixels':>10}")
     for key in protocols:
         cells = "".join(f"{value:10.2f}" for value in summary[key].values())

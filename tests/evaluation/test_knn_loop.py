@@ -47,6 +47,19 @@ def test_in_log_and_scalars_while_training(digits_root, tmp_path):
     assert scalars.read_text().count('"knn/top1"') == 2  # each epoch
 
 
+def test_queries_and_bank_are_different_images(digits_root, tmp_path):
+    cfg = knn_config(digits_root, tmp_path)
+    cfg.val_dataloader.dataset.indices = None
+    cfg.val_cfg.bank_dataloader.dataset.indices = None
+    loop = build_runner(cfg).val_loop
+    queries, bank = (
+        {dataset.get_data_info(i)["img"].tobytes() for i in range(len(dataset))}
+        for dataset in (loop.dataloader.dataset, loop.bank_dataloader.dataset)
+    )
+    assert (len(queries), len(bank)) == (360, 1437)
+    assert not queries & bank
+
+
 def evaluate_rank(rank, data_root, work_dir, world_size, k):
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
     torch.manual_seed(0)
@@ -109,7 +122,7 @@ def test_unlabeled_validation_data(digits_root, image_folder, tmp_path):
     cfg.val_dataloader.dataset.update(
         type="ImageFolder", data_root=str(image_folder), indices=None
     )
-    del cfg.val_dataloader.dataset["split"]
+    del cfg.val_dataloader.dataset["split"], cfg.val_dataloader.dataset["test_mode"]
     with pytest.raises(
         ValueError, match="val_dataloader.*without labels.*--no-validate"
     ):

@@ -44,8 +44,13 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
+    # MMPretrain reads the test files by test_mode; split alone would not do it.
     dataset=dict(
-        type="FashionMNIST", data_root=data_root, split="test", pipeline=test_pipeline
+        type="FashionMNIST",
+        data_root=data_root,
+        split="test",
+        test_mode=True,
+        pipeline=test_pipeline,
     ),
 )
 val_evaluator = dict(type="Accuracy", topk=1, prefix="knn")
