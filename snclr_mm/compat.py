@@ -6,6 +6,7 @@ where there is nothing to work around, and has a test.
 
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -49,5 +50,16 @@ def name_mmseg() -> None:
     utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
+def silence_missing_mmcv_ops() -> None:
+    """Drop mmcv's warning, at each import, that it was built without ops.
+
+    Pretraining needs none, and pip builds mmcv without them.
+    """
+    warnings.filterwarnings(
+        "ignore", message="Fail to import ``MultiScaleDeformableAttention``"
+    )
+
+
 define_torchvision_ops()
 name_mmseg()
+silence_missing_mmcv_ops()

@@ -36,6 +36,14 @@ def test_real_torchvision_ops_are_left_alone(monkeypatch):
     assert defined == []
 
 
+def test_import_is_silent_about_mmcv_ops():
+    done = subprocess.run(
+        [sys.executable, "-c", "import snclr_mm"], text=True, capture_output=True
+    )
+    assert done.returncode == 0
+    assert "MultiScaleDeformableAttention" not in done.stderr
+
+
 def test_mmseg_configs_are_looked_up_in_the_fork():
     from mmengine.config.utils import MODULE2PACKAGE
 
