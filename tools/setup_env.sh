@@ -29,7 +29,7 @@ STAMP=.venv/.complete-$(cat setup.py tools/constraints.txt | cksum | cut -d' ' -
 if [ ! -f "$STAMP" ]; then
     echo "Setting up $REPO/.venv (PyTorch and the OpenMMLab stack; some minutes) ..."
     [ -x .venv/bin/python ] || make_venv
-    PIP="$REPO/.venv/bin/python -m pip --disable-pip-version-check --quiet"
+    PIP=".venv/bin/python -m pip --disable-pip-version-check --quiet"
     # torch first and alone: an open range would bring another build with it.
     $PIP install -c tools/constraints.txt torch==2.13.0
     $PIP install -c tools/constraints.txt torchvision==0.28.0
