@@ -19,6 +19,7 @@ def tiny_config(data_root, work_dir, **overrides):
         overrides: ``key__subkey=value`` for ``key.subkey``.
     """
     cfg = Config.fromfile(CONFIG)
+    del cfg.model["channels_last"]  # so that the stock algorithms take the config too
     options = {
         "work_dir": str(work_dir),
         "model.backbone.num_stages": 1,

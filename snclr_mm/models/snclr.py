@@ -22,6 +22,9 @@ class SNCLR(MoCoV3):
             :class:`NearestNeighborHead`).
         base_momentum (float): Start of 1 - momentum: 0.01 is the field's 0.99.
             Defaults to 0.01.
+        channels_last (bool): Keep convolution weights, and with them the feature maps,
+            in the channels-last memory format: same numbers up to rounding, often
+            faster. Defaults to False.
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
@@ -35,6 +38,7 @@ class SNCLR(MoCoV3):
         neck: dict,
         head: dict,
         base_momentum: float = 0.01,
+        channels_last: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
@@ -49,6 +53,8 @@ class SNCLR(MoCoV3):
                 f"model.neck.out_channels={width} must equal "
                 f"model.head.queue.dim={self.head.queue.dim}."
             )
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs

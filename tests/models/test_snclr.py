@@ -151,6 +151,20 @@ def test_momentum_branch_follows_with_a_cosine_schedule():
     torch.testing.assert_close(average, 0.75 * before + 0.25 * weight)
 
 
+def test_channels_last_changes_no_number():
+    results = []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        model = SNCLR(RESNET, neck(), soft_head(), 0.01, channels_last).double()
+        maps = model.backbone(torch.randn(2, 3, 16, 16).double())[-1]
+        assert maps.is_contiguous(memory_format=torch.channels_last) == channels_last
+        weight = model.momentum_encoder.module[0].conv1.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+        torch.manual_seed(1)
+        results.append(model.loss(list(torch.randn(2, 8, 3, 16, 16).double()), None))
+    torch.testing.assert_close(results[0], results[1])
+
+
 def test_bad_config_and_input():
     with pytest.raises(ValueError, match=r"neck\.out_channels=9 .*queue\.dim=8"):
         SNCLR(backbone=RESNET, neck=neck(out_channels=9), head=soft_head())
