@@ -6,7 +6,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from snclr_mm.engine import adapt_to_machine, set_dataloader_defaults
+from snclr_mm.engine import (
+    adapt_to_machine,
+    load_checkpoints_safely,
+    set_dataloader_defaults,
+)
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
@@ -65,6 +69,7 @@ def build_runner(cfg):
     # One name per Runner: the logger and the message hub are looked up by it.
     build_runner.count = getattr(build_runner, "count", 0) + 1
     cfg.experiment_name = f"test_{build_runner.count}"
+    load_checkpoints_safely()
     set_dataloader_defaults(cfg)
     adapt_to_machine(cfg)
     return Runner.from_cfg(cfg)

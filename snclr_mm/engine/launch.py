@@ -8,12 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+    from numpy._core import multiarray
+else:
+    from numpy.core import multiarray
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -105,17 +111,18 @@ def load_checkpoints_safely(trust: bool = False) -> None:
         on, off = off, on
     os.environ[on] = "1"
     os.environ.pop(off, None)
-    import numpy as np
-
-    core = np._core if hasattr(np, "_core") else np.core
     types = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "uint32")]
     torch.serialization.add_safe_globals(
         [
             HistoryBuffer,
             # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, name).
             (_history_buffer_method, "builtins.getattr"),
-            core.multiarray._reconstruct,
-            core.multiarray.scalar,
+            # NumPy 1 and 2 call the same functions by different names.
+            *(
+                (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
+                for core in ("core", "_core")
+                for name in ("_reconstruct", "scalar")
+            ),
             np.ndarray,
             np.dtype,
             *types,

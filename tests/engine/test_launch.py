@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -68,6 +69,19 @@ def test_what_mmengine_saves_is_loaded(tmp_path):
     assert loaded["hub"].mean() == 1.5
     assert loaded["number"] == 3
     assert loaded["array"].tolist() == [0, 1, 2]
+
+
+def test_numbers_pickled_by_another_numpy_are_loaded(tmp_path):
+    torch.save({"number": np.float64(3)}, tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "new.pth") as new:
+        names = {info: new.read(info) for info in new.namelist()}
+    with zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for name, data in names.items():
+            swap = (b"numpy._core.", b"numpy.core.")
+            old.writestr(name, data.replace(*(swap if swap[0] in data else swap[::-1])))
+    load_checkpoints_safely()
+    for name in ("new", "old"):
+        assert torch.load(tmp_path / f"{name}.pth")["number"] == 3
 
 
 def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
