@@ -80,7 +80,7 @@ def build_config(args: argparse.Namespace) -> Config:
             "resume": args.resume,
             "randomness.seed": args.seed,
             "train_cfg.max_epochs": args.epochs,
-            # A dozen evaluations: enough for the curve, little of the time.
+            # About ten evaluations: enough for the curve, little of the time.
             "train_cfg.val_interval": max(1, args.epochs // 8),
             "train_dataloader.dataset.data_root": root,
             "train_dataloader.dataset.indices": args.images,

@@ -94,6 +94,7 @@ val_cfg = dict(
     bank_dataloader=dict(
         batch_size=256,
         num_workers=8,
+        persistent_workers=False,  # idle for ten epochs otherwise
         sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
         collate_fn=dict(type="default_collate"),
         dataset=dict(
