@@ -54,6 +54,8 @@ def _work(rank, world_size, folder, function, args):
         rank=rank,
         world_size=world_size,
     )
+    # A rank that communicates nothing may not leave while another still connects.
+    dist.barrier()
     try:
         result = (True, function(rank, *args))
     except Exception:
