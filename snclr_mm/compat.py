@@ -50,16 +50,20 @@ def name_mmseg() -> None:
     utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
-def silence_missing_mmcv_ops() -> None:
-    """Drop mmcv's warning, at each import, that it was built without ops.
+def silence_harmless_warnings() -> None:
+    """Drop two warnings that every run would start with.
 
-    Pretraining needs none, and pip builds mmcv without them.
+    mmcv's, at each import, that it was built without ops: pretraining needs none, and
+    pip builds mmcv without them. And torch's, that MMPretrain's MNIST reader makes a
+    tensor of read-only bytes: nothing writes to it.
     """
-    warnings.filterwarnings(
-        "ignore", message="Fail to import ``MultiScaleDeformableAttention``"
-    )
+    for message in (
+        "Fail to import ``MultiScaleDeformableAttention``",
+        "The given NumPy array is not writable",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 define_torchvision_ops()
 name_mmseg()
-silence_missing_mmcv_ops()
+silence_harmless_warnings()

@@ -66,5 +66,5 @@ def _work(rank, world_size, folder, function, args):
     part = Path(folder, f"part{rank}")
     part.write_bytes(buffer.getvalue())
     part.rename(Path(folder, f"result{rank}"))
-    if result[0]:
+    if result[0] and dist.is_initialized():
         dist.destroy_process_group()

@@ -11,6 +11,7 @@ from snclr_mm.engine import (
     add_common_arguments,
     build_runner,
     check_data_roots,
+    check_pretrained,
     load_config,
     set_dataloader_defaults,
 )
@@ -70,6 +71,7 @@ def main() -> None:
     merge_args(cfg, args)
     check_data_roots(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
+        check_pretrained(runner.model)
         runner.train()
 
 

@@ -1,4 +1,7 @@
+from .check_pretrained import check_pretrained
+from .collapse_hook import CollapseHook
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
+from .diagnostic_hook import DiagnosticHook
 from .launch import (
     adapt_to_machine,
     add_common_arguments,
@@ -9,15 +12,30 @@ from .launch import (
     load_config,
     set_dataloader_defaults,
 )
+from .multi_linear_constructor import MultiLinearOptimWrapperConstructor
+from .neighbor_age_hook import NeighborAgeHook
+from .neighbor_purity_hook import NeighborPurityHook
 from .neighbor_queue_hook import NeighborQueueHook
+from .online_knn_hook import OnlineKNNHook
+from .online_linear_probe_hook import OnlineLinearProbeHook
+from .positiveness_entropy_hook import PositivenessEntropyHook
 
 __all__ = [
     "CPUDistributedDataParallel",
+    "CollapseHook",
+    "DiagnosticHook",
+    "MultiLinearOptimWrapperConstructor",
+    "NeighborAgeHook",
+    "NeighborPurityHook",
     "NeighborQueueHook",
+    "OnlineKNNHook",
+    "OnlineLinearProbeHook",
+    "PositivenessEntropyHook",
     "adapt_to_machine",
     "add_common_arguments",
     "build_runner",
     "check_data_roots",
+    "check_pretrained",
     "find_config",
     "load_checkpoints_safely",
     "load_config",

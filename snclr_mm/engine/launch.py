@@ -63,6 +63,9 @@ def load_config(args: argparse.Namespace) -> Config:
 def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner]:
     """Build the Runner for this machine, and explain what it refuses to load.
 
+    At the end all ranks wait for each other and close the process group: a rank that
+    simply exits may abort, and the launcher then kills rank 0 while it still saves.
+
     Args:
         cfg (Config): Complete; changed in place.
         trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
@@ -79,6 +82,9 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
             f"The checkpoint holds more than tensors and plain data: {error}\n"
             "If you trust its source, pass --trust-checkpoint."
         ) from None
+    if cfg.get("launcher", "none") != "none":
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def find_config(path: str) -> str:
@@ -114,7 +120,11 @@ def load_checkpoints_safely(trust: bool = False) -> None:
     types = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "uint32")]
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
+            # With names, as MMEngine's own loading takes the bare classes off the list.
+            *(
+                (cls, f"{cls.__module__}.{cls.__qualname__}")
+                for cls in (HistoryBuffer, np.ndarray, np.dtype, *types)
+            ),
             # HistoryBuffer pickles its statistics as getattr(HistoryBuffer, name).
             (_history_buffer_method, "builtins.getattr"),
             # NumPy 1 and 2 call the same functions by different names.
@@ -123,9 +133,6 @@ def load_checkpoints_safely(trust: bool = False) -> None:
                 for core in ("core", "_core")
                 for name in ("_reconstruct", "scalar")
             ),
-            np.ndarray,
-            np.dtype,
-            *types,
         ]
     )
 
@@ -193,7 +200,7 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
                 " To get Fashion-MNIST: python "
                 f"{REPOSITORY / 'tools/prepare_fashion_mnist.py'} {root}"
             )
-        if key.startswith("val"):
+        if key.startswith("val") and "train" in stages:
             message += " To train without evaluation: --no-validate."
         raise FileNotFoundError(message)
 

@@ -1,14 +1,40 @@
+from .collapse import feature_std, rankme
+from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
+from .few_shot_probe import few_shot_accuracies, few_shot_probe
 from .knn_loop import KNNTestLoop, KNNValLoop
-from .linear_probe import few_shot_probe, linear_probe
-from .weighted_knn import weighted_knn
+from .linear_probe import linear_probe, sweep_linear_probe
+from .multi_linear_accuracy import MultiLinearAccuracy
+from .pixels import Pixels, drop_equal_channels
+from .semi_supervised_probe import semi_supervised_probe
+from .splits import Split, build_splits
+from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
+from .weighted_knn import check_knn, knn_grid, weighted_knn
 
 __all__ = [
+    "SHOTS",
+    "FeatureCache",
     "KNNTestLoop",
     "KNNValLoop",
+    "MultiLinearAccuracy",
+    "Pixels",
+    "Split",
+    "build_splits",
+    "check_knn",
+    "drop_equal_channels",
     "extract_features",
+    "feature_std",
+    "few_shot_accuracies",
     "few_shot_probe",
+    "hash_weights",
+    "knn_grid",
+    "largest_shot",
     "linear_probe",
+    "linear_svm",
+    "low_shot_svm",
     "pool_features",
+    "rankme",
+    "semi_supervised_probe",
+    "sweep_linear_probe",
     "weighted_knn",
 ]

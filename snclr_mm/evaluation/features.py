@@ -54,10 +54,29 @@ def gt_labels(data_samples: list, source: str) -> Tensor:
     """
     if not data_samples or any("gt_label" not in sample for sample in data_samples):
         raise ValueError(
-            f"{source} has images without labels, but kNN and linear evaluation "
-            "compare classes: give a labeled dataset, or train with --no-validate."
+            f"{source} has images without labels, but evaluation compares classes: "
+            "give a labeled dataset, or train with --no-validate."
         )
     return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def multi_label_targets(data_samples: list, num_classes: int, source: str) -> Tensor:
+    """Collect the labels of a batch of images with any number of classes each.
+
+    Returns:
+        Tensor: [n, num_classes], int64: 1 where the image has the class, else 0, or -1
+        where it has only difficult objects of it (VOC; needs ``gt_label_difficult`` in
+        the ``meta_keys`` of PackInputs).
+
+    Raises:
+        ValueError: If an image of ``source`` has no label.
+    """
+    gt_labels(data_samples, source)
+    targets = torch.zeros(len(data_samples), num_classes, dtype=torch.long)
+    for target, sample in zip(targets, data_samples, strict=True):
+        target[list(sample.get("gt_label_difficult") or [])] = -1
+        target[sample.gt_label.cpu()] = 1
+    return targets
 
 
 def extract_features(
@@ -65,6 +84,7 @@ def extract_features(
     dataloader: Iterable[dict],
     source: str = "the dataset",
     progress: Callable[[Iterable[dict]], Iterable[dict]] = iter,
+    num_classes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Extract the backbone features and labels of a whole dataset on this process.
 
@@ -73,10 +93,12 @@ def extract_features(
         dataloader (Iterable[dict]): Batches of single views with labels.
         source (str): Name of the data in errors.
         progress (Callable): Wraps the dataloader, e.g. with a progress bar.
+        num_classes (int | None): Of multi-label data. Defaults to None: each image has
+            one label.
 
     Returns:
         tuple[Tensor, Tensor]: Features [n, C] (float32) and labels [n] (int64), on the
-        model's device.
+        model's device; of multi-label data, see :func:`multi_label_targets`.
     """
     training = model.training
     model.eval()
@@ -84,7 +106,11 @@ def extract_features(
     for batch in progress(dataloader):
         batch_out, data_samples = batch_features(model, batch)
         features.append(batch_out)
-        labels.append(gt_labels(data_samples, source).to(batch_out.device))
+        if num_classes is None:
+            batch_labels = gt_labels(data_samples, source)
+        else:
+            batch_labels = multi_label_targets(data_samples, num_classes, source)
+        labels.append(batch_labels.to(batch_out.device))
     model.train(training)
     if not features:
         raise ValueError(f"{source} is empty.")

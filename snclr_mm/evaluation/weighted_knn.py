@@ -1,3 +1,6 @@
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,15 +77,45 @@ def weighted_knn(
     Raises:
         ValueError: If k or T is out of range.
     """
-    check_knn(k, temperature, len(bank))
+    grid = knn_grid(queries, bank, bank_labels, [k], [temperature], batch_size)
+    return grid[k, temperature]
+
+
+def knn_grid(
+    queries: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    ks: Sequence[int],
+    temperatures: Sequence[float],
+    batch_size: int = 1024,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> dict[tuple[int, float], Tensor]:
+    """:func:`weighted_knn` for every k with every T, from one search.
+
+    Args:
+        queries, bank, bank_labels, batch_size: As for :func:`weighted_knn`.
+        ks (Sequence[int]): Numbers of neighbors.
+        temperatures (Sequence[float]): Values of T.
+        progress (Callable): Wraps the batches, e.g. with a progress bar.
+
+    Returns:
+        dict[tuple[int, float], Tensor]: Predicted classes, [m], by (k, T).
+
+    Raises:
+        ValueError: If a k or T is out of range.
+    """
+    for k, temperature in product(ks, temperatures):
+        check_knn(k, temperature, len(bank))
     bank = F.normalize(bank, dim=1)
     num_classes = int(bank_labels.max()) + 1
-    predictions = []
-    for batch in F.normalize(queries, dim=1).split(batch_size):
-        similarity, index = top_k_neighbors(batch, bank, k)
-        scores = vote(similarity, bank_labels[index], num_classes, temperature)
-        predictions.append(scores.argmax(dim=1))
-    return torch.cat(predictions)
+    predictions = {pair: [] for pair in product(ks, temperatures)}
+    for batch in progress(F.normalize(queries, dim=1).split(batch_size)):
+        similarity, index = top_k_neighbors(batch, bank, max(ks))
+        labels = bank_labels[index]
+        for (k, temperature), parts in predictions.items():
+            scores = vote(similarity[:, :k], labels[:, :k], num_classes, temperature)
+            parts.append(scores.argmax(dim=1))
+    return {pair: torch.cat(parts) for pair, parts in predictions.items()}
 
 
 def check_knn(k: int, temperature: float, bank_size: int) -> None:
@@ -90,10 +123,10 @@ def check_knn(k: int, temperature: float, bank_size: int) -> None:
     if not 1 <= k <= bank_size:
         raise ValueError(
             f"kNN: k={k} must be at least 1 and at most the bank's {bank_size} images "
-            "(config key val_cfg.k)."
+            "(config key val_cfg.k; --knn-k)."
         )
     if not temperature > 0:
         raise ValueError(
             f"kNN: temperature={temperature} must be above 0 (config key "
-            "val_cfg.temperature)."
+            "val_cfg.temperature; --knn-temperature)."
         )

@@ -1,4 +1,5 @@
 from .cross_attention_neck import CrossAttentionNeck
+from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
 from .neighbor_head import NeighborHead, Neighbors
 from .neighbor_queue import NeighborQueue
@@ -9,6 +10,7 @@ from .soft_neighbor_loss import soft_neighbor_loss
 __all__ = [
     "SNCLR",
     "CrossAttentionNeck",
+    "MultiLinearHead",
     "NearestNeighborHead",
     "NeighborHead",
     "NeighborQueue",

@@ -15,7 +15,8 @@ class NearestNeighborHead(NeighborHead):
     Same queue, hook and ``loss`` signature as :class:`SoftNeighborHead`.
 
     Args:
-        predictor (dict): Config of the predictor, y_1 -> z_1.
+        predictor (dict, optional): Config of the predictor, y_1 -> z_1; None is the
+            identity.
         queue (dict): Config of the :class:`NeighborQueue`.
         temperature (float): τ. Defaults to 0.1, as in the NNCLR paper.
         loss_weight (float): Factor of the loss. Defaults to 1.
@@ -27,7 +28,7 @@ class NearestNeighborHead(NeighborHead):
 
     def __init__(
         self,
-        predictor: dict,
+        predictor: dict | None,
         queue: dict,
         temperature: float = 0.1,
         loss_weight: float = 1.0,

@@ -1,10 +1,11 @@
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from .neighbor_queue import NeighborQueue
 from .soft_neighbor_loss import check_positive
@@ -21,12 +22,15 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
     """Base of the heads that look keys up in a :class:`NeighborQueue`.
 
     Args:
-        predictor (dict): Config of the predictor that maps y_1 to z_1, as in
-            MMPretrain's MoCoV3Head.
+        predictor (dict, optional): Config of the predictor that maps y_1 to z_1, as in
+            MMPretrain's MoCoV3Head; None is the identity.
         queue (dict): Config of the NeighborQueue.
         num_neighbors (int): K.
         temperature (float): τ > 0.
         loss_weight (float): Factor of the loss, above 0.
+        detach_keys (bool): Whether the keys are constants. False where both views
+            come from one encoder and it learns from both sides, as in SimCLR; what
+            enters the queue is detached in any case. Defaults to True.
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
@@ -36,17 +40,18 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
 
     def __init__(
         self,
-        predictor: dict,
+        predictor: dict | None,
         queue: dict,
         num_neighbors: int,
         temperature: float,
         loss_weight: float,
+        detach_keys: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         check_positive("temperature (config key model.head.temperature)", temperature)
         check_positive("loss_weight (config key model.head.loss_weight)", loss_weight)
-        self.predictor = MODELS.build(predictor)
+        self.predictor = nn.Identity() if predictor is None else MODELS.build(predictor)
         self.queue: NeighborQueue = MODELS.build(queue)
         if not isinstance(num_neighbors, int) or not (
             0 <= num_neighbors <= self.queue.length
@@ -58,8 +63,11 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         self.num_neighbors = num_neighbors
         self.temperature = temperature
         self.loss_weight = loss_weight
+        self.detach_keys = detach_keys
         #: Scalars of the last loss for the log, empty during warm-up.
         self.log_vars: dict[str, Tensor] = {}
+        #: Called with what each search found; diagnostics enter themselves here.
+        self.search_observers: list[Callable[[list[Neighbors]], None]] = []
 
     @property
     def ready(self) -> bool:
@@ -78,25 +86,31 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         k = self.num_neighbors if self.ready else 0
         similarity, index = self.queue.search(torch.cat(keys), k)
         sizes = [len(key) for key in keys]
-        return [
+        neighbors = [
             Neighbors(*found)
             for found in zip(similarity.split(sizes), index.split(sizes), strict=True)
         ]
+        for observe in self.search_observers:
+            observe(neighbors)
+        return neighbors
 
     def loss(
         self,
         base_out: Tensor,
         momentum_out: Tensor,
         neighbors: Neighbors | None = None,
+        stage: bool = True,
     ) -> Tensor:
         """Compute the loss of one direction and stage the keys for the queue.
 
         Args:
             base_out (Tensor): y_1, projections of the online branch, [n, d].
             momentum_out (Tensor): y_2, projections of the momentum branch for the
-                same images, [n, d]; no gradient flows through it.
+                same images, [n, d]; a constant unless ``detach_keys=False``.
             neighbors (Neighbors, optional): What :meth:`search` found for
                 ``momentum_out``; searched here if None. Defaults to None.
+            stage (bool): False where the same keys are staged by another call, as
+                when several views are compared with them. Defaults to True.
 
         Returns:
             Tensor: Scalar, float32 (float64 for float64 features).
@@ -105,7 +119,8 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             ValueError: If the widths of projector, predictor and queue differ.
             RuntimeError: If no NeighborQueueHook fills the queue.
         """
-        momentum_out = momentum_out.detach()
+        if self.detach_keys:
+            momentum_out = momentum_out.detach()
         self.queue.check_width(momentum_out)
         self.queue.check_width(base_out)
         if neighbors is None:
@@ -118,7 +133,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             )
         self.log_vars = {}
         loss = self._loss(prediction, base_out, momentum_out, neighbors)
-        if self.training and self.num_neighbors > 0:
+        if stage and self.training and self.num_neighbors > 0:
             self.queue.stage(momentum_out)
         return self.loss_weight * loss
 

@@ -1,3 +1,5 @@
+from itertools import groupby
+
 import torch
 from mmpretrain.models import MoCoV3
 from mmpretrain.registry import MODELS
@@ -59,29 +61,39 @@ class SNCLR(MoCoV3):
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
     ) -> dict[str, Tensor]:
-        """Compute the loss, symmetrised over the two views.
+        """Compute the loss, symmetrised over the views.
+
+        The first two views are queries and keys. Any further views, the small crops of
+        multi-crop, are queries only, each against both keys. The loss is twice the mean
+        over all pairs of a query and another view's key: for two views the sum of both
+        directions, and of the same scale for more.
 
         Args:
             inputs (list[Tensor]): x_1 and x_2, two views of the same images,
-                [n, 3, H, W] each.
+                [n, 3, H, W] each, and any number of local views, [n, 3, h, w].
             data_samples (list[DataSample]): Not used: labels play no part.
 
         Returns:
             dict[str, Tensor]: ``loss``, and for the log ``queue_fill`` and, once there
             are neighbors, ``positiveness_mean``, ``positiveness_max`` and
             ``neighbor_similarity``.
+
+        Raises:
+            ValueError: For fewer than two views.
         """
-        if not isinstance(inputs, list | tuple) or len(inputs) != 2:
+        if not isinstance(inputs, list | tuple) or len(inputs) < 2:
             given = len(inputs) if isinstance(inputs, list | tuple) else 1
             raise ValueError(
-                f"SNCLR needs 2 views of each image, the pipeline gives {given}: "
-                "see MultiView's num_views in train_dataloader.dataset.pipeline."
+                f"SNCLR needs at least 2 views of each image, the pipeline gives "
+                f"{given}: see MultiView's num_views in "
+                "train_dataloader.dataset.pipeline."
             )
-        x_1, x_2 = inputs
+        x_1, x_2, *x_local = inputs
 
         # Online branch: y = projector(backbone(x)); the head adds z = predictor(y).
         y_1 = self.neck(self.backbone(x_1))[0]
         y_2 = self.neck(self.backbone(x_2))[0]
+        y_local = self._project_by_size(x_local)
 
         # Momentum branch, no gradient.
         with torch.no_grad():
@@ -91,14 +103,28 @@ class SNCLR(MoCoV3):
             key_1 = self.momentum_encoder(x_1)[0]
             key_2 = self.momentum_encoder(x_2)[0]
 
-        # NN(y_2): one search for both directions.
+        # NN(y_2): one search for both keys.
         neighbors_2, neighbors_1 = self.head.search(key_2, key_1)
-        loss_1 = self.head.loss(y_1, key_2, neighbors_2)
-        log_1 = self.head.log_vars
-        loss_2 = self.head.loss(y_2, key_1, neighbors_1)
-        log_2 = self.head.log_vars
+
+        # Symmetrised: x_1 against y_2, x_2 against y_1, local views against both.
+        pairs = [(y_1, key_2, neighbors_2), (y_2, key_1, neighbors_1)]
+        for y in y_local:
+            pairs += [(y, key_2, neighbors_2), (y, key_1, neighbors_1)]
+        losses, logs = [], []
+        for i, pair in enumerate(pairs):
+            losses.append(self.head.loss(*pair, stage=i < 2))  # each key once
+            logs.append(self.head.log_vars)
         return {
-            "loss": loss_1 + loss_2,
-            "queue_fill": loss_1.new_tensor(self.head.queue.fill),
-            **{name: (value + log_2[name]) / 2 for name, value in log_1.items()},
+            "loss": sum(losses) * 2 / len(losses),
+            "queue_fill": losses[0].new_tensor(self.head.queue.fill),
+            **{name: sum(log[name] for log in logs) / len(logs) for name in logs[0]},
         }
+
+    def _project_by_size(self, views: list[Tensor]) -> list[Tensor]:
+        """Project each view; those of one size in a single pass."""
+        projections = []
+        for _, same_size in groupby(views, key=lambda view: view.shape):
+            group = list(same_size)
+            y = self.neck(self.backbone(torch.cat(group)))[0]
+            projections += y.chunk(len(group))
+        return projections

@@ -16,7 +16,8 @@ class SoftNeighborHead(NeighborHead):
     holds K rows, and in its hook's warm-up, the loss is InfoNCE.
 
     Args:
-        predictor (dict): Config of the predictor, y_1 -> z_1.
+        predictor (dict, optional): Config of the predictor, y_1 -> z_1; None is the
+            identity.
         queue (dict): Config of the :class:`NeighborQueue`, the candidate set C.
         attention (dict, optional): Config of the neck that weighs the neighbors.
             Defaults to the preset's :class:`CrossAttentionNeck` of the queue's width.
@@ -28,6 +29,8 @@ class SoftNeighborHead(NeighborHead):
         own_positiveness (float): w_0, the weight of the other view. Defaults to 1.
         detach_positiveness (bool): Stop the gradient through w_i; the attention's
             parameters are then frozen. Defaults to False.
+        detach_keys (bool): Whether y_2 is a constant. False gives both views a
+            gradient, as in SimCLR. Defaults to True.
         preset (str): Where the defaults come from, an argument that is given wins:
 
             - ``'paper'``: ``objective='log_of_sum'``, ``temperature=1.0`` (MoCo v3's
@@ -49,7 +52,7 @@ class SoftNeighborHead(NeighborHead):
 
     def __init__(
         self,
-        predictor: dict,
+        predictor: dict | None,
         queue: dict,
         attention: dict | None = None,
         num_neighbors: int = 30,
@@ -58,6 +61,7 @@ class SoftNeighborHead(NeighborHead):
         loss_weight: float | None = None,
         own_positiveness: float = 1.0,
         detach_positiveness: bool = False,
+        detach_keys: bool = True,
         preset: str = "paper",
         init_cfg: dict | None = None,
     ) -> None:
@@ -76,7 +80,13 @@ class SoftNeighborHead(NeighborHead):
         if released:
             queue = {"init": "random", "sync": False, **queue}
         super().__init__(
-            predictor, queue, num_neighbors, temperature, loss_weight, init_cfg
+            predictor,
+            queue,
+            num_neighbors,
+            temperature,
+            loss_weight,
+            detach_keys,
+            init_cfg,
         )
         check_objective(objective)
         check_positive(
@@ -132,6 +142,7 @@ class SoftNeighborHead(NeighborHead):
             self.temperature,
             self.objective,
             self.own_positiveness,
+            self.detach_keys,
         )
         if index.shape[1] > 0:
             self.log_vars = {

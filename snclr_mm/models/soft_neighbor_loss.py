@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, get_rank
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor
 
 OBJECTIVES = ("log_of_sum", "sum_of_logs")
@@ -19,6 +19,7 @@ def soft_neighbor_loss(
     temperature: float,
     objective: str = "log_of_sum",
     own_positiveness: float = 1.0,
+    detach_keys: bool = True,
 ) -> Tensor:
     r"""Contrastive loss in which neighbors count as soft positives.
 
@@ -37,18 +38,22 @@ def soft_neighbor_loss(
 
     Keys and indices are gathered over the ranks (neighbors are not), so every rank
     must pass the same ``candidates`` and the same n. Gradients flow to ``query`` and
-    ``positiveness``. Where a weight is exactly 0, its neighbor is left out of the
-    positives and its weight gets no gradient.
+    ``positiveness``, and with ``detach_keys=False`` to ``key`` from every rank's loss,
+    so that averaging over the ranks gives the gradient of the global mean. Where a
+    weight is exactly 0, its neighbor is left out of the positives and its weight gets
+    no gradient.
 
     Args:
         query (Tensor): z_1, [n, d], floating point, any scale.
-        key (Tensor): y_2, [n, d], any scale, taken as constant.
+        key (Tensor): y_2, [n, d], any scale; constant unless ``detach_keys=False``.
         neighbor_index (Tensor): rows of ``candidates``, [n, K], integer.
         candidates (Tensor): unit rows, [Q, d], taken as constant.
         positiveness (Tensor): w_i, [n, K], not negative.
         temperature (float): τ > 0.
         objective (str): ``'log_of_sum'`` or ``'sum_of_logs'``.
         own_positiveness (float): w_0 > 0.
+        detach_keys (bool): Whether the keys are constants, as behind a momentum
+            encoder. Defaults to True.
 
     Returns:
         Tensor: Scalar, the mean over the n local images, in float32 or, for float64
@@ -65,10 +70,10 @@ def soft_neighbor_loss(
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         z = F.normalize(query.to(dtype), dim=1)
-        y = F.normalize(key.detach().to(dtype), dim=1)
+        y = F.normalize((key.detach() if detach_keys else key).to(dtype), dim=1)
         own = n * get_rank() + torch.arange(n, device=z.device)
 
-        key_logits = z @ torch.cat(all_gather(y)).T / temperature  # [n, N]
+        key_logits = z @ _AllGather.apply(y).T / temperature  # [n, N]
         if num_neighbors == 0:
             # The mean outside, as MMPretrain has it: equal to MoCoV3Head's to the bit.
             info_nce = F.cross_entropy(key_logits, own, reduction="none").mean()
@@ -104,6 +109,20 @@ def soft_neighbor_loss(
         zero = weights == 0  # log(0) would make the gradient NaN
         log_weights = weights.masked_fill(zero, 1).log().masked_fill(zero, -torch.inf)
         return (log_d - (logits + log_weights).logsumexp(1)).mean()
+
+
+class _AllGather(torch.autograd.Function):
+    """Rows of all ranks; backward sums what all ranks' losses say about a row."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        return torch.cat(all_gather(rows))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        all_reduce(grad)
+        return grad.chunk(get_world_size())[get_rank()]
 
 
 def check_objective(objective: str) -> None:

@@ -1,5 +1,6 @@
 import os
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -7,10 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
-from tiny import CONFIG, REPOSITORY
+from mmengine.runner import CheckpointLoader
+from ranks import run_on_ranks
+from tiny import CONFIG, REPOSITORY, tiny_config
 
 from snclr_mm.engine import (
     adapt_to_machine,
+    build_runner,
     check_data_roots,
     find_config,
     load_checkpoints_safely,
@@ -65,7 +69,8 @@ def test_what_mmengine_saves_is_loaded(tmp_path):
     data = {"hub": buffer, "number": np.float64(3), "array": np.arange(3)}
     torch.save(data, tmp_path / "good.pth")
     load_checkpoints_safely()
-    loaded = torch.load(tmp_path / "good.pth")
+    CheckpointLoader.load_checkpoint(str(tmp_path / "good.pth"))
+    loaded = torch.load(tmp_path / "good.pth")  # also after MMEngine's own loading
     assert loaded["hub"].mean() == 1.5
     assert loaded["number"] == 3
     assert loaded["array"].tolist() == [0, 1, 2]
@@ -82,6 +87,23 @@ def test_numbers_pickled_by_another_numpy_are_loaded(tmp_path):
     load_checkpoints_safely()
     for name in ("new", "old"):
         assert torch.load(tmp_path / f"{name}.pth")["number"] == 3
+
+
+def leave_early(rank, data_root, work_dir):
+    cfg = tiny_config(data_root, work_dir / str(rank))
+    cfg.launcher = "pytorch"
+    os.environ["LOCAL_RANK"] = str(rank)
+    saved = work_dir / "saved"
+    with build_runner(cfg):
+        if rank == 0:
+            time.sleep(0.5)  # rank 0 alone writes the checkpoint
+            saved.touch()
+    return saved.exists(), torch.distributed.is_initialized()
+
+
+def test_no_rank_leaves_before_the_others(digits_root, tmp_path):
+    results = run_on_ranks(2, leave_early, digits_root, tmp_path)
+    assert results == [(True, False)] * 2
 
 
 def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):

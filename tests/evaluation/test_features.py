@@ -43,6 +43,20 @@ def test_extract_features():
     assert model.training
 
 
+def test_multi_label_targets():
+    sets = [([0, 2], [1]), ([], [2, 0]), ([1], None), ([2], [2])]
+    samples = []
+    for labels, difficult in sets:
+        sample = DataSample().set_gt_label(labels)
+        if difficult is not None:
+            sample.set_metainfo({"gt_label_difficult": difficult})
+        samples.append(sample)
+    batch = {"inputs": torch.zeros(4, 1), "data_samples": samples}
+    _, targets = extract_features(Model(), [batch, batch], num_classes=3)
+    expected = [[1, -1, 1], [-1, 0, -1], [0, 1, 0], [0, 0, 1]]
+    assert targets.tolist() == expected * 2
+
+
 def test_unlabeled_images():
     with pytest.raises(ValueError, match="the bank has images without labels"):
         extract_features(Model(), batches(labeled=False), "the bank")

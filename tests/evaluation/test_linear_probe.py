@@ -1,8 +1,18 @@
+import warnings
+
 import numpy as np
 import pytest
+import torch
+from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from tiny import REPOSITORY
 
-from snclr_mm.evaluation import few_shot_probe, linear_probe
+from snclr_mm.evaluation import linear_probe, sweep_linear_probe
+from snclr_mm.evaluation.linear_probe import DEFAULT_STRENGTH, STRENGTHS
+
+FASHION_MNIST = REPOSITORY / "data/fashion-mnist"
 
 
 @pytest.fixture(scope="module")
@@ -11,12 +21,77 @@ def digits():
     return features[:1437], labels[:1437], features[1437:], labels[1437:]
 
 
-def test_probes_on_real_digits(digits):
-    everything = linear_probe(*digits)
-    few = few_shot_probe(*digits, draws=2)
-    assert 85 < everything < 97  # logistic regression on these pixels
-    assert 60 < few < everything - 3
-    assert few_shot_probe(*digits, draws=2) == few  # the draws are fixed
+@pytest.fixture(scope="module")
+def fashion():
+    if not (FASHION_MNIST / "train-images-idx3-ubyte").exists():
+        pytest.skip("tools/prepare_fashion_mnist.py has not been run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = FashionMNIST(str(FASHION_MNIST), indices=1600)
+    infos = [data.get_data_info(i) for i in range(1600)]
+    features = np.stack([np.asarray(info["img"]).ravel() / 255 for info in infos])
+    labels = np.array([int(info["gt_label"]) for info in infos])
+    return features[:400], labels[:400], features[600:], labels[600:]
+
+
+@pytest.mark.parametrize("data", ["digits", "fashion"])
+def test_each_candidate_equals_scikit_learn(data, request):
+    features, labels, test_features, test_labels = request.getfixturevalue(data)
+    arrays = features, labels, test_features, test_labels
+    result = sweep_linear_probe(*map(torch.as_tensor, arrays))
+    scaler = StandardScaler().fit(features)
+    candidates = {c["C"]: c for c in result["candidates"]}
+    assert tuple(candidates) == STRENGTHS
+    for strength in (1e-4, 1e-3, 1e-2, 0.1):
+        expected = LogisticRegression(C=strength, max_iter=2000)
+        expected.fit(scaler.transform(features), labels)
+        score = 100 * expected.score(scaler.transform(test_features), test_labels)
+        assert candidates[strength]["test"] == pytest.approx(score, abs=0.31)
+    best = max(c["test"] for c in candidates.values())
+    assert result["accuracy"] == candidates[result["C"]]["test"] > best - 1.5
+
+
+def test_strength_is_chosen_by_held_out_loss_alone(digits):
+    tensors = [torch.as_tensor(array) for array in digits]
+    result = sweep_linear_probe(*tensors)
+    losses = {c["held_out_loss"]: c["C"] for c in result["candidates"]}
+    assert result["C"] == losses[min(losses)]
+    tensors[3] = (tensors[3] + 1) % 10  # other test labels
+    other = sweep_linear_probe(*tensors)
+    assert other["C"] == result["C"]
+    assert other["accuracy"] < 10 < 85 < result["accuracy"]
+
+
+def test_too_few_images_to_hold_out(digits):
+    features, labels, *test = map(torch.as_tensor, digits)
+    result = sweep_linear_probe(features[:60], labels[:60], *test)
+    assert result["C"] == DEFAULT_STRENGTH
+    assert "held_out" not in result["candidates"][0]
+    assert 50 < result["accuracy"] < 95
+
+
+def test_scale_and_constant_features_change_nothing(digits):
+    features, labels, test_features, test_labels = digits
+    padded = [
+        np.pad(part * 1e4, ((0, 0), (0, 3)), constant_values=0.1)
+        for part in (features, test_features)
+    ]
+    assert linear_probe(padded[0], labels, padded[1], test_labels) == (
+        pytest.approx(linear_probe(*digits), abs=0.3)
+    )
+
+
+def test_class_numbers_may_have_gaps(digits):
+    features, labels, test_features, test_labels = digits
+    names = np.array([3, 5, 8, 9, 20, 21, 40, 41, 99, 100])
+    assert linear_probe(features, names[labels], test_features, names[test_labels]) == (
+        linear_probe(*digits)
+    )
+    # A class without training images is never right.
+    known = labels != 9
+    accuracy = linear_probe(features[known], labels[known], test_features, test_labels)
+    share = 100 * (test_labels != 9).mean()
+    assert share - 15 < accuracy <= share
 
 
 def test_useless_features_stay_at_chance(digits):
@@ -26,7 +101,7 @@ def test_useless_features_stay_at_chance(digits):
     assert linear_probe(noise, labels, test_noise, test_labels) < 20
 
 
-def test_too_few_images_of_a_class(digits):
-    features, labels, *test = digits
-    with pytest.raises(ValueError, match=r"per_class=10 .* class \d has [0-9] images"):
-        few_shot_probe(features[:50], labels[:50], *test)
+def test_one_class():
+    x, y = torch.randn(5, 2), torch.full((5,), 4)
+    with pytest.raises(ValueError, match=r"2 classes, its 5 training images have 1"):
+        sweep_linear_probe(x, y, x, y)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from naive import dot, unit
 
-from snclr_mm.evaluation import weighted_knn
+from snclr_mm.evaluation import knn_grid, weighted_knn
 from snclr_mm.evaluation.weighted_knn import top_k_neighbors
 
 
@@ -46,3 +46,15 @@ def test_tiny_temperature_does_not_overflow():
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):
         weighted_knn(torch.eye(5), torch.eye(5), torch.arange(5), **{"k": 3, **change})
+
+
+def test_grid_equals_single_settings():
+    bank, labels = torch.randn(60, 4), torch.randint(0, 5, (60,))
+    queries = torch.randn(25, 4)
+    grid = knn_grid(queries, bank, labels, [7, 1, 30], [0.07, 1.0], batch_size=8)
+    assert list(grid) == [(k, t) for k in (7, 1, 30) for t in (0.07, 1.0)]
+    for (k, temperature), predicted in grid.items():
+        expected = weighted_knn(queries, bank, labels, k, temperature)
+        assert torch.equal(predicted, expected)
+    with pytest.raises(ValueError, match="k=61"):
+        knn_grid(queries, bank, labels, [1, 61], [0.07])

@@ -136,6 +136,59 @@ def test_symmetrised_loss_uses_the_other_views_key():
     )
 
 
+@pytest.mark.parametrize("kind", ["SoftNeighborHead", "NearestNeighborHead"])
+def test_local_views_are_queries_of_both_keys(kind):
+    head = soft_head(type=kind)
+    if kind == "NearestNeighborHead":
+        del head["num_neighbors"]
+    model = SNCLR(backbone=RESNET, neck=neck(), head=head)
+    queue = model.head.queue
+    queue.enqueue(torch.randn(64, D))
+    x_1, x_2 = torch.randn(2, 8, 3, 16, 16)
+    x_3, x_4 = torch.randn(2, 8, 3, 8, 8)
+    x_5 = torch.randn(8, 3, 12, 12)
+    searched, passed = [], []
+    search = queue.search
+    queue.search = lambda keys, k: searched.append(keys) or search(keys, k)
+    handle = model.backbone.register_forward_pre_hook(
+        lambda _, args: passed.append(args[0].shape[-1])
+    )
+    outputs = model.loss([x_1, x_2, x_3, x_4, x_5], None)
+    handle.remove()
+    assert len(searched) == 1
+    assert passed == [16, 16, 8, 12]  # one pass per resolution of the local views
+    staged = torch.cat(queue._staged)
+
+    def project(*views):
+        return model.neck(model.backbone(torch.cat(views)))[0].chunk(len(views))
+
+    # The first update copies the weights, so both branches agree here.
+    (y_1,), (y_2,), (y_3, y_4), (y_5,) = (
+        project(*views) for views in ([x_1], [x_2], [x_3, x_4], [x_5])
+    )
+    queue.discard()
+    pairs = [(y, y_1) for y in (y_2, y_3, y_4, y_5)]
+    pairs += [(y, y_2) for y in (y_1, y_3, y_4, y_5)]
+    expected = torch.stack([model.head.loss(*pair, stage=False) for pair in pairs])
+    torch.testing.assert_close(outputs["loss"], 2 * expected.mean())
+    keys = torch.nn.functional.normalize(torch.cat([y_2, y_1])).detach()
+    torch.testing.assert_close(staged, keys)  # each key once, local views never
+
+
+@pytest.mark.parametrize("backbone", [RESNET, VIT], ids=["resnet", "vit"])
+def test_local_views_give_gradients(backbone):
+    projector = neck()
+    if backbone is VIT:
+        projector.update(in_channels=16, with_avg_pool=False)
+    model = SNCLR(backbone=backbone, neck=projector, head=soft_head())
+    model.init_weights()
+    views = [*torch.randn(2, 8, 3, 16, 16), *torch.randn(2, 8, 3, 8, 8)]
+    views[-1].requires_grad_()
+    model.loss(views, None)["loss"].backward()
+    assert (views[-1].grad.abs().amax(dim=(1, 2, 3)) > 0).all()
+    assert model.head.queue.num_staged == 2 * 8
+
+
 def test_momentum_branch_follows_with_a_cosine_schedule():
     model = SNCLR(backbone=RESNET, neck=neck(), head=soft_head(), base_momentum=0.5)
     weight = model.backbone.conv1.weight
@@ -174,7 +227,7 @@ def test_bad_config_and_input():
     with pytest.raises(TypeError, match=r"MoCoV3Head looks no neighbors up"):
         SNCLR(backbone=RESNET, neck=neck(), head=stock)
     model = SNCLR(backbone=RESNET, neck=neck(), head=soft_head())
-    with pytest.raises(ValueError, match="2 views .* gives 3: see MultiView"):
-        model.loss([torch.zeros(2, 3, 16, 16)] * 3, None)
+    with pytest.raises(ValueError, match="at least 2 views .* gives 1: see MultiView"):
+        model.loss([torch.zeros(2, 3, 16, 16)], None)
     with pytest.raises(ValueError, match="gives 1"):
         model.loss(torch.zeros(2, 3, 16, 16), None)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_rank, get_world_size
 from mmpretrain.registry import MODELS
 from naive import naive_loss
 from ranks import run_on_ranks
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from snclr_mm.models import SoftNeighborHead
 
@@ -151,6 +153,51 @@ def test_keys_get_no_gradient():
     assert y_1.grad.abs().sum() > 0
     assert y_2.grad is None
     assert not head.queue._staged[0].requires_grad
+
+
+class TwoViews(nn.Module):
+    """SimCLR-type: one encoder, no predictor, a gradient through both views."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder = nn.Linear(3, D)
+        queue = dict(type="NeighborQueue", length=64, dim=D)
+        self.head = make_head(
+            predictor=None, queue=queue, temperature=0.3, detach_keys=False
+        )
+        rows = torch.randn(40, D)
+        self.head.queue.enqueue(rows.chunk(get_world_size())[get_rank()])
+
+    def forward(self, x_1, x_2):
+        y_1, y_2 = self.encoder(x_1), self.encoder(x_2)
+        return self.head.loss(y_1, y_2) + self.head.loss(y_2, y_1)
+
+
+def two_views_rank(rank, world_size):
+    """Gradient of 6 images shared by the ranks, averaged by DDP."""
+    model = TwoViews().double()
+    views = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1)).double()
+    share = slice(rank * 6 // world_size, (rank + 1) * 6 // world_size)
+    wrapped = DistributedDataParallel(model) if world_size > 1 else model
+    wrapped(*views[:, share]).backward()
+    assert not any(keys.requires_grad for keys in model.head.queue._staged)
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_both_views_learn_alike_on_any_number_of_ranks():
+    expected = two_views_rank(0, 1)
+    assert set(expected) == {
+        "encoder.weight", "encoder.bias",
+        "head.attention.f_1.weight", "head.attention.f_2.weight",
+    }  # fmt: skip
+    for gradients in run_on_ranks(2, two_views_rank, 2):
+        torch.testing.assert_close(gradients, expected)
+    model = TwoViews().double()
+    model.head.detach_keys = True
+    views = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(1)).double()
+    model(*views).backward()
+    assert not torch.allclose(model.encoder.weight.grad, expected["encoder.weight"])
 
 
 def test_stages_in_training_only():

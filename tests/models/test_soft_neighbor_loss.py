@@ -100,15 +100,46 @@ def test_gradcheck(objective):
     assert torch.autograd.gradcheck(function, (query, weight))
 
 
-def rank_share(rank, world_size, objective):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("K", [0, 4])
+def test_gradients_with_keys_equal_naive_loop(K, objective):
+    inputs = make(n=4, K=K, Q=6, d=3)
+    for name in ("query", "key", "candidates"):
+        inputs[name].requires_grad_()
+    loss = soft_neighbor_loss(
+        **inputs, temperature=0.3, objective=objective, detach_keys=False
+    )
+    loss.backward()
+    values = {name: value.detach() for name, value in inputs.items()}
+
+    def naive(**changes):
+        return naive_loss(*{**values, **changes}.values(), 0.3, objective)
+
+    torch.testing.assert_close(loss, naive())
+    for name in ("query", "key"):
+        expected = torch.empty(12, dtype=torch.float64)
+        for i, step in enumerate(1e-5 * torch.eye(12, dtype=torch.float64)):
+            step = step.view(4, 3)
+            up, down = (naive(**{name: values[name] + s}) for s in (step, -step))
+            expected[i] = (up - down) / 2e-5
+        torch.testing.assert_close(
+            inputs[name].grad.flatten(), expected, rtol=1e-6, atol=1e-8
+        )
+    assert inputs["candidates"].grad is None
+
+
+def rank_share(rank, world_size, objective, detach_keys):
     """Loss and gradients of one rank's share of 6 images."""
     inputs = make(n=6, K=4, Q=10, d=5)
     share = slice(rank * 6 // world_size, (rank + 1) * 6 // world_size)
     for name in ("query", "key", "neighbor_index", "positiveness"):
         inputs[name] = inputs[name][share]
-    inputs["query"].requires_grad_()
-    inputs["positiveness"].requires_grad_()
-    loss = soft_neighbor_loss(**inputs, temperature=0.3, objective=objective)
+    leaves = ["query", "positiveness"] + ["key"] * (not detach_keys)
+    for name in leaves:
+        inputs[name].requires_grad_()
+    loss = soft_neighbor_loss(
+        **inputs, temperature=0.3, objective=objective, detach_keys=detach_keys
+    )
     loss.backward()
     everyone = make(n=6, K=4, Q=10, d=5)
     expected = naive_loss(
@@ -119,14 +150,17 @@ def rank_share(rank, world_size, objective):
         all_index=everyone["neighbor_index"],
     )
     torch.testing.assert_close(loss, expected)
-    return loss.detach(), inputs["query"].grad, inputs["positiveness"].grad
+    return loss.detach(), *[inputs[name].grad for name in leaves]
 
 
+@pytest.mark.parametrize("detach_keys", [True, False])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_does_not_depend_on_the_number_of_ranks(objective):
-    loss, *gradients = rank_share(0, 1, objective)
+def test_does_not_depend_on_the_number_of_ranks(objective, detach_keys):
+    loss, *gradients = rank_share(0, 1, objective, detach_keys)
     for world_size in (2, 3):
-        results = run_on_ranks(world_size, rank_share, world_size, objective)
+        results = run_on_ranks(
+            world_size, rank_share, world_size, objective, detach_keys
+        )
         losses, *shares = zip(*results, strict=True)
         torch.testing.assert_close(torch.stack(losses).mean(), loss)
         for expected, share in zip(gradients, shares, strict=True):

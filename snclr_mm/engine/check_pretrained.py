@@ -1,0 +1,74 @@
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+
+def check_pretrained(model: nn.Module) -> None:
+    """Check that each pretrained part of a model gets all its weights.
+
+    ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` only warns of keys
+    that do not match, so a wrong prefix or a checkpoint of another architecture would
+    start from random weights. Here it is an error. The weights are loaded on the way;
+    MMEngine does so again when training starts.
+
+    Args:
+        model (nn.Module): Possibly wrapped. The modules looked at are those whose
+            ``init_cfg`` is Pretrained with a prefix: a benchmark's backbone.
+
+    Raises:
+        ValueError: If no checkpoint is given, or if its tensors under the prefix are
+            not, in name and shape, exactly the module's.
+        FileNotFoundError: If there is no such file.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, "init_cfg", None) or []
+        for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
+            if cfg["type"] == "Pretrained" and cfg.get("prefix"):
+                _check(f"model.{name}", module, cfg["checkpoint"], cfg["prefix"])
+
+
+def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
+    if not checkpoint:
+        raise ValueError(
+            f"{name} starts from a pretraining checkpoint, but none is given: set "
+            f"--cfg-options {name}.init_cfg.checkpoint=FILE."
+        )
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
+    loaded = loaded.get("state_dict", loaded)
+    prefix = prefix.rstrip(".") + "."  # as MMEngine reads it
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in loaded.items()
+        if key.startswith(prefix)
+    }
+    own = module.state_dict()
+    try:
+        # Not a comparison of shapes: modules may resize, as ViT its positions.
+        missing, unused = module.load_state_dict(state, strict=False)
+        problems = {"not in the checkpoint": missing, "not in the model": unused}
+    except RuntimeError:
+        problems = {
+            "not in the checkpoint": [key for key in own if key not in state],
+            "of another shape": [
+                f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
+                for key, value in own.items()
+                if key in state and state[key].shape != value.shape
+            ],
+            "not in the model": [key for key in state if key not in own],
+        }
+        if not any(problems.values()):
+            raise
+    text = "; ".join(
+        f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+        for problem, keys in problems.items()
+        if keys
+    )
+    if text:
+        parts = sorted({key.partition(".")[0] for key in loaded})
+        raise ValueError(
+            f"{name}, a {type(module).__name__} of {len(own)} tensors, does not match "
+            f"the {len(state)} tensors under {prefix!r} in {checkpoint}: {text}. "
+            f"Either {name}.init_cfg.prefix is wrong (the checkpoint has "
+            f"{', '.join(parts)}), or {name} is not built as it was for pretraining."
+        )

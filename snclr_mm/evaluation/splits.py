@@ -1,0 +1,105 @@
+from copy import deepcopy
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.runner import Runner
+from mmpretrain.datasets import MultiLabelDataset
+from mmpretrain.registry import DATASETS
+from torch.utils.data import DataLoader, Subset
+
+
+class Split(NamedTuple):
+    """Images to extract features of: some rows of a dataset, in order."""
+
+    name: str  # the dataloader's config key, for messages
+    config: dict  # of the dataset
+    dataset: BaseDataset
+    rows: range
+    dataloader: DataLoader
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of multi-label data; None for other data."""
+        if isinstance(self.dataset, MultiLabelDataset):
+            return len(self.dataset.CLASSES)
+        return None
+
+
+def build_splits(
+    cfg: Config,
+    split: str = "val",
+    holdout: int | None = None,
+    train_images: int | None = None,
+) -> tuple[Split, Split]:
+    """Build what an evaluation learns from and what it is tested on.
+
+    Args:
+        cfg (Config): Training images are the dataset of ``val_cfg.bank_dataloader``;
+            without one, that of ``train_dataloader``, with the pipeline of the test
+            images. Test images are those of ``val_dataloader``.
+        split (str): ``'test'`` takes ``test_cfg`` and ``test_dataloader`` instead.
+            Defaults to ``'val'``.
+        holdout (int | None): Test on the last images of the training split instead, and
+            train on those before them. Defaults to None.
+        train_images (int | None): Train on the first images only. Defaults to None,
+            all of them.
+
+    Returns:
+        tuple[Split, Split]: Training and test images.
+
+    Raises:
+        ValueError: If the config lacks one of them, or has too few images.
+    """
+    queries = cfg.get(f"{split}_dataloader")
+    if queries is None and holdout is None:
+        raise ValueError(
+            f"The config has no {split}_dataloader, the images to test on."
+        )
+    key = f"{split}_cfg.bank_dataloader"
+    bank = (cfg.get(f"{split}_cfg") or {}).get("bank_dataloader")
+    if bank is None:
+        key, bank = "train_dataloader", deepcopy(cfg.get("train_dataloader"))
+        if bank is None or queries is None or "pipeline" not in bank.dataset:
+            raise ValueError(
+                f"The config has neither {split}_cfg.bank_dataloader nor a "
+                f"train_dataloader and {split}_dataloader, whose images and pipeline "
+                "could serve."
+            )
+        bank.dataset.pipeline = queries.dataset.pipeline
+    train_set = DATASETS.build(bank.dataset)
+    size = len(train_set)
+    end = size - (holdout or 0)
+    for option, value, limit in (
+        ("--holdout", holdout, size - 1),
+        ("--train-images", train_images, end),
+    ):
+        if value is not None and not 1 <= value <= limit:
+            raise ValueError(
+                f"{option} {value}: must be between 1 and {limit}; {key}.dataset has "
+                f"{size} images" + (f", {holdout} held out." if holdout else ".")
+            )
+    train = _build(key, train_set, range(train_images or end), bank)
+    if holdout is None:
+        test_set = DATASETS.build(queries.dataset)
+        rows = range(len(test_set))
+        return train, _build(f"{split}_dataloader", test_set, rows, queries)
+    return train, _build(key, train_set, range(end, size), bank)
+
+
+def _build(name: str, dataset: BaseDataset, rows: range, loader: dict) -> Split:
+    dataset.full_init()
+    options = {
+        key: loader[key]
+        for key in ("batch_size", "num_workers", "pin_memory")
+        if key in loader
+    }
+    dataloader = Runner.build_dataloader(
+        dict(
+            dataset=Subset(dataset, rows),
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            collate_fn=dict(type="default_collate"),
+            **options,
+        )
+    )
+    return Split(name, loader.dataset, dataset, rows, dataloader)

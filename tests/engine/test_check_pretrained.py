@@ -1,0 +1,102 @@
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from snclr_mm.engine import check_pretrained
+
+
+def resnet(depth=18, **init_cfg):
+    if init_cfg:
+        init_cfg = dict(init_cfg=dict(type="Pretrained", **init_cfg))
+    return dict(type="ResNet", depth=depth, base_channels=4, **init_cfg)
+
+
+def vit(img_size=32, **init_cfg):
+    arch = dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16)
+    if init_cfg:
+        init_cfg = dict(init_cfg=dict(type="Pretrained", **init_cfg))
+    return dict(
+        type="VisionTransformer", arch=arch, img_size=img_size, patch_size=8, **init_cfg
+    )
+
+
+def classifier(backbone):
+    return MODELS.build(dict(type="ImageClassifier", backbone=backbone))
+
+
+def save(backbone, path):
+    state = MODELS.build(backbone).state_dict()
+    state = {f"backbone.{key}": value for key, value in state.items()}
+    state["neck.fc.weight"] = torch.zeros(2, 2)
+    torch.save(dict(state_dict=state, meta={}), path)
+    return {"checkpoint": str(path), "prefix": "backbone."}
+
+
+@pytest.mark.parametrize("backbone", [resnet, vit])
+def test_right_checkpoint(backbone, tmp_path):
+    init_cfg = save(backbone(), tmp_path / "a.pth")
+    model = classifier(backbone(**init_cfg))
+    check_pretrained(model)
+    check_pretrained(torch.nn.DataParallel(model))
+    model.init_weights()
+    expected = torch.load(tmp_path / "a.pth")["state_dict"]
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(value, expected[f"backbone.{key}"]), key
+    check_pretrained(classifier(backbone()))  # nothing pretrained: nothing to check
+
+
+def test_position_embedding_of_another_size_is_resized(tmp_path):
+    init_cfg = save(vit(img_size=32), tmp_path / "a.pth")
+    check_pretrained(classifier(vit(img_size=48, **init_cfg)))
+
+
+def test_pretrained_in_a_list(tmp_path):
+    init_cfg = save(resnet(), tmp_path / "a.pth")
+    backbone = resnet(**init_cfg)
+    kaiming = dict(type="Kaiming", layer="Conv2d")
+    backbone["init_cfg"] = [kaiming, backbone["init_cfg"]]
+    check_pretrained(classifier(backbone))
+    backbone["init_cfg"][1]["prefix"] = "back."
+    with pytest.raises(ValueError, match="0 tensors under 'back.'"):
+        check_pretrained(classifier(backbone))
+
+
+def test_wrong_prefix(tmp_path):
+    init_cfg = save(resnet(), tmp_path / "a.pth")
+    init_cfg["prefix"] = "encoder"
+    with pytest.raises(ValueError) as error:
+        check_pretrained(classifier(resnet(**init_cfg)))
+    for part in (
+        "model.backbone, a ResNet of 126 tensors",
+        "the 0 tensors under 'encoder.' in " + init_cfg["checkpoint"],
+        # Counters of batch norm may be missing: PyTorch fills them in.
+        "105 not in the checkpoint (conv1.weight, bn1.weight, bn1.bias, ...)",
+        "model.backbone.init_cfg.prefix",
+        "backbone, neck",
+    ):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "built", "message"),
+    [
+        # ResNet-34 has the tensors of ResNet-18, and more: nothing would be missing.
+        (34, 18, r"96 not in the model \(layer1\.2\.conv1\.weight, "),
+        (18, 34, r"80 not in the checkpoint \(layer1\.2\.conv1\.weight, "),
+        (50, 18, r"28 of another shape \(layer1\.0\.conv1\.weight \[4, 64, 1, 1\] in"),
+    ],
+)
+def test_other_architecture(saved, built, message, tmp_path):
+    init_cfg = save(resnet(saved), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=message):
+        check_pretrained(classifier(resnet(built, **init_cfg)))
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"--cfg-options model\.backbone\.init_cfg\.checkpoint=FILE"
+    ):
+        check_pretrained(classifier(resnet(checkpoint="", prefix="backbone.")))
+    missing = str(tmp_path / "none.pth")
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        check_pretrained(classifier(resnet(checkpoint=missing, prefix="backbone.")))
