@@ -1,0 +1,145 @@
+#!/usr/bin/env python
+"""Time kNN and the linear probe on cached features, against scikit-learn.
+
+Features are drawn: Gaussian classes with a power-law spectrum, rectified. The probe
+fits all its strengths twice, to four fifths to choose one and to everything;
+scikit-learn fits one LogisticRegression per strength to everything. Prints a table and
+writes JSON; fails if accuracies differ from scikit-learn's by more than 0.3 points.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
+
+from snclr_mm.evaluation import sweep_linear_probe, weighted_knn
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--train", type=int, default=60000, help="training features")
+    parser.add_argument("--test", type=int, default=10000, help="queries")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--device", default="cpu", help="of kNN and linear probe")
+    parser.add_argument("--out", type=Path, default="benchmark_evaluation.json")
+    return parser.parse_args(argv)
+
+
+def make_features(n: int, args: argparse.Namespace, seed: int) -> tuple:
+    """Features [n, width], not negative as after a ReLU, and classes [n]."""
+    fixed = torch.Generator().manual_seed(0)  # the same classes in both parts
+    means = torch.randn(args.classes, args.width, generator=fixed)
+    mixing = torch.randn(args.width, args.width, generator=fixed)
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(args.classes, (n,), generator=generator)
+    rank = torch.arange(1, args.width + 1)
+    points = (
+        torch.randn(n, args.width, generator=generator) + means[labels] / rank.sqrt()
+    )
+    return (points / rank.sqrt() @ mixing).relu(), labels
+
+
+def timed(function: Callable, device: str) -> tuple:
+    """Seconds, and what the function returns."""
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    result = function()
+    synchronize()
+    return time.perf_counter() - start, result
+
+
+def compare_knn(train: tuple, test: tuple, device: str) -> dict:
+    features, labels, queries = (part.to(device) for part in (*train, test[0]))
+    seconds, predicted = timed(lambda: weighted_knn(queries, features, labels), device)
+    # The same vote: the squared distance of unit vectors is 2 - 2 cos, and T = 0.07.
+    neighbors = KNeighborsClassifier(
+        20, weights=lambda d: torch.as_tensor(-d**2 / 0.14).exp().numpy(), n_jobs=-1,
+        algorithm="brute",
+    ).fit(F.normalize(train[0], dim=1).numpy(), train[1].numpy())  # fmt: skip
+    queries = F.normalize(test[0], dim=1).numpy()
+    sklearn_seconds, expected = timed(lambda: neighbors.predict(queries), "cpu")
+    return {
+        "name": "weighted kNN",
+        "accuracy": 100 * (predicted.cpu() == test[1]).double().mean().item(),
+        "seconds": seconds,
+        "sklearn_accuracy": 100 * (expected == test[1].numpy()).mean(),
+        "sklearn_seconds": sklearn_seconds,
+    }
+
+
+def compare_probe(train: tuple, test: tuple, device: str) -> dict:
+    tensors = [part.to(device) for part in (*train, *test)]
+    seconds, result = timed(lambda: sweep_linear_probe(*tensors), device)
+    scaler = StandardScaler().fit(train[0])
+    features, queries = scaler.transform(train[0]), scaler.transform(test[0])
+    sklearn_seconds = 0.0
+    for candidate in track(result["candidates"], description="scikit-learn"):
+        regression = LogisticRegression(C=candidate["C"], max_iter=1000)
+        fit = partial(regression.fit, features, train[1].numpy())
+        sklearn_seconds += timed(fit, "cpu")[0]
+        candidate["sklearn"] = 100 * regression.score(queries, test[1].numpy())
+    chosen = next(c for c in result["candidates"] if c["C"] == result["C"])
+    return {
+        "name": f"linear probe, {len(result['candidates'])} strengths",
+        "accuracy": result["accuracy"],
+        "seconds": seconds,
+        "sklearn_accuracy": chosen["sklearn"],
+        "sklearn_seconds": sklearn_seconds,
+        "candidates": result["candidates"],
+    }
+
+
+def main(argv: list[str] | None = None) -> dict:
+    args = parse_args(argv)
+    train, test = make_features(args.train, args, 1), make_features(args.test, args, 2)
+    rows = [
+        compare(train, test, args.device) for compare in (compare_knn, compare_probe)
+    ]
+    print(
+        f"\n{args.train} x {args.width} features, {args.test} queries; {args.device}, "
+        f"{torch.get_num_threads()} threads\n\n{'':30}{'accuracy':>10}{'seconds':>10}"
+        f"{'sklearn':>10}{'seconds':>10}{'ratio':>8}"
+    )
+    for row in rows:
+        row["ratio"] = row["sklearn_seconds"] / row["seconds"]
+        print(
+            f"{row['name']:30}{row['accuracy']:10.2f}{row['seconds']:10.2f}"
+            f"{row['sklearn_accuracy']:10.2f}{row['sklearn_seconds']:10.2f}"
+            f"{row['ratio']:8.1f}"
+        )
+    record = {
+        **{key: getattr(args, key) for key in ("train", "test", "width", "classes")},
+        "device": args.device,
+        "threads": torch.get_num_threads(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "results": rows,
+    }
+    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    print(f"\n{args.out}")
+    pairs = [(rows[0]["accuracy"], rows[0]["sklearn_accuracy"])]
+    pairs += [(c["test"], c["sklearn"]) for c in rows[1]["candidates"]]
+    if any(abs(mine - other) > 0.3 for mine, other in pairs):
+        raise SystemExit(f"Accuracies differ from scikit-learn's: {pairs}")
+    return record
+
+
+if __name__ == "__main__":
+    main()
