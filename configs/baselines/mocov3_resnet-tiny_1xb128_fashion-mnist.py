@@ -1,0 +1,17 @@
+# Vanilla contrastive learning (InfoNCE): stock MoCo v3, else as the SNCLR config.
+_base_ = "../snclr_resnet-tiny_1xb128_fashion-mnist.py"
+
+model = dict(
+    _delete_=True,
+    type="MoCoV3",
+    base_momentum={{_base_.model.base_momentum}},
+    backbone={{_base_.model.backbone}},
+    neck={{_base_.model.neck}},
+    head=dict(
+        type="MoCoV3Head",
+        loss=dict(type="CrossEntropyLoss", loss_weight=1.0),
+        predictor={{_base_.model.head.predictor}},
+        temperature={{_base_.model.head.temperature}},
+    ),
+)
+custom_hooks = []

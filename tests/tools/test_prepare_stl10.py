@@ -1,0 +1,58 @@
+import mmcv
+import numpy as np
+import prepare_stl10
+import pytest
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+from tiny import REPOSITORY
+
+CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_stl10.py"
+
+
+@pytest.fixture
+def binary(photos, tmp_path):
+    """Tiles of two photographs in STL-10's own format."""
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    (folder / "class_names.txt").write_text("china\nflower\n")
+    tiles = [photo[:96, i : i + 96] for i in (0, 96, 192) for photo in photos]
+    for split in ("unlabeled", "train", "test"):
+        # [n, channel, column, row]
+        np.stack(tiles).transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
+        np.array([1, 2] * 3, np.uint8).tofile(folder / f"{split}_y.bin")
+    (folder / "unlabeled_y.bin").unlink()
+    return folder, tiles
+
+
+def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
+    folder, tiles = binary
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["prepare_stl10.py", str(folder)])
+    prepare_stl10.main()
+    assert "STL-10 is in data/stl10" in capsys.readouterr().out
+    cfg = Config.fromfile(CONFIG)
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    loaded = [mmcv.imread(train.get_data_info(i)["img_path"]) for i in range(6)]
+    assert len(train) == 6
+    assert all((a[..., ::-1] == b).all() for a, b in zip(loaded, tiles, strict=True))
+    for loader in (cfg.val_dataloader, cfg.val_cfg.bank_dataloader):
+        dataset = DATASETS.build(loader.dataset)
+        assert dataset.CLASSES == ("china", "flower")
+        info = [dataset.get_data_info(i) for i in range(len(dataset))]
+        assert [i["gt_label"] for i in info] == [0, 0, 0, 1, 1, 1]
+        first = mmcv.imread(info[3]["img_path"])
+        assert (first[..., ::-1] == tiles[1]).all()
+
+
+def test_bad_files(binary, tmp_path):
+    folder, _ = binary
+    (folder / "test_y.bin").write_bytes(b"\x01\x03")
+    with pytest.raises(ValueError, match=r"test_y\.bin must hold 6 labels from 1 to 2"):
+        prepare_stl10.prepare(folder, tmp_path / "out")
+    (folder / "train_X.bin").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"train_X\.bin has 3 bytes"):
+        prepare_stl10.prepare(folder, tmp_path / "out")
+    (folder / "unlabeled_X.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"unlabeled_X\.bin .* unpack"):
+        prepare_stl10.prepare(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # refused before anything is written
