@@ -29,6 +29,8 @@ EXTRAS = {
         "setuptools<81",
     ],
     "downstream": ["onedl-mmdetection==3.5.1", "onedl-mmsegmentation==1.4.2"],
+    # timm's backbones, through MMPretrain's TIMMBackbone.
+    "timm": ["timm>=1.0"],
     # The linear probes, pictures and TensorBoard scalars of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
     "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"],

@@ -34,7 +34,7 @@ if [ ! -f "$STAMP" ]; then
     $PIP install -c tools/constraints.txt torch==2.13.0
     $PIP install -c tools/constraints.txt torchvision==0.28.0
     # No cache: it would mix up mmcv built with and without ops.
-    $PIP install --no-cache-dir -c tools/constraints.txt -e '.[onedl,eval,dev]'
+    $PIP install --no-cache-dir -c tools/constraints.txt -e '.[onedl,eval,timm,dev]'
     # On a machine without a desktop's libraries OpenCV needs its headless build.
     if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
         VERSION=$(sed -n 's/^opencv-python==//p' tools/constraints.txt)
