@@ -12,6 +12,8 @@ from mmpretrain.registry import MODELS
 from shrink import shrink
 from tiny import REPOSITORY, build_runner
 
+from snclr_mm.evaluation import pool_features
+
 CONFIGS = REPOSITORY / "configs"
 MOCOV3 = Path(mmpretrain.__path__[0]) / ".mim/configs/mocov3"
 PATHS = sorted(p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
@@ -52,6 +54,30 @@ def test_trains_and_evaluates(path, image_folder, tmp_path, monkeypatch):
     assert watch.moved(runner) > 0
     scores = [k for k in runner.message_hub.log_scalars if k.startswith("val/")]
     assert bool(scores) == (cfg.get("val_cfg") is not None)
+
+
+def test_widths_fit_at_full_size():
+    """The test above shrinks each width to fit; here none is changed."""
+    widths = {}
+    for path in PATHS:
+        model = Config.fromfile(path).model
+        backbone = {**model.backbone, "init_cfg": None}
+        key = str(backbone)
+        if key not in widths:
+            if backbone["type"] == "TIMMBackbone":
+                pytest.importorskip("timm")
+            network = MODELS.build(backbone)
+            network.eval()  # some return nothing
+            with torch.no_grad():
+                images = torch.zeros(1, 3, 224, 224)
+                widths[key] = pool_features(network(images)).shape[1]
+        neck, head = model.get("neck"), model.head
+        first = neck if neck and "in_channels" in neck else head
+        assert first.in_channels == widths[key], path
+        parts = [head.get(name) for name in ("predictor", "queue", "attention")]
+        keys = ("in_channels", "out_channels", "dim")
+        inner = {part[key] for part in parts if part for key in keys if key in part}
+        assert not inner or inner == {neck.out_channels}, path
 
 
 # {gpus}xb{batch}[-accum{steps}][-...]-{epochs}e
