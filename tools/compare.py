@@ -26,6 +26,7 @@ import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import torch
 import yaml
 from mmengine.config import Config, DictAction
+from evaluate import REFERENCES
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
@@ -40,7 +41,6 @@ METHODS = [
     f"configs/baselines/nnclr_{SMALL}",
     f"configs/snclr_{SMALL}",
 ]
-REFERENCES = ("random", "pixels")
 RESULT = "evaluation.json"
 
 

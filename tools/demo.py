@@ -30,6 +30,8 @@ from rich.progress import track
 
 from snclr_mm.engine import build_runner, set_dataloader_defaults
 from snclr_mm.evaluation import (
+    Pixels,
+    drop_equal_channels,
     extract_features,
     few_shot_probe,
     linear_probe,
@@ -201,14 +203,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     step(2, f"Random weights and raw pixels ({args.images} training images)")
     features = {"random": extract(model, loaders)}
-    pixels = [
-        images_of(loader, model, len(loader.dataset))[0].flatten(1) / 255
-        for loader in loaders.values()
-    ]
-    features["pixels"] = [
-        (images, labels.cpu())
-        for images, (_, labels) in zip(pixels, features["random"], strict=True)
-    ]
+    (images, labels), (test_images, test_labels) = extract(Pixels(), loaders)
+    images, test_images = drop_equal_channels(images, test_images)
+    features["pixels"] = [(images, labels), (test_images, test_labels)]
     results = {name: evaluate(name, *pair) for name, pair in features.items()}
 
     step(3, f"SNCLR pretraining, {args.epochs} epochs on {get_device()} (see eta)")

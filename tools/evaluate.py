@@ -52,7 +52,7 @@ from snclr_mm.evaluation import (
     sweep_linear_probe,
 )
 
-BASELINES = ("random", "pixels")
+REFERENCES = ("random", "pixels")
 DATA_KEYS = (
     "train_dataloader", "val_dataloader", "val_cfg", "test_dataloader", "test_cfg",
 )  # fmt: skip
@@ -344,7 +344,7 @@ def check(splits: tuple[Split, Split], args: argparse.Namespace) -> None:
 
 def default_out(cfg: Config, args: argparse.Namespace) -> Path:
     split = args.split if args.holdout is None else "holdout"
-    if args.checkpoint in BASELINES:
+    if args.checkpoint in REFERENCES:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
         name = args.checkpoint
         name += f"{args.seed}" if name == "random" else ""
@@ -388,11 +388,11 @@ def print_tables(results: dict[str, dict]) -> None:
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
-    is_file = args.checkpoint not in BASELINES and "://" not in args.checkpoint
+    is_file = args.checkpoint not in REFERENCES and "://" not in args.checkpoint
     if is_file and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(
             f"There is no checkpoint {args.checkpoint!r} (working directory: "
-            f"{Path.cwd()}); give a file, or one of {', '.join(BASELINES)}."
+            f"{Path.cwd()}); give a file, or one of {', '.join(REFERENCES)}."
         )
     load_checkpoints_safely(args.trust_checkpoint)
     cfg = load_config(args)

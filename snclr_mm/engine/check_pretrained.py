@@ -1,5 +1,5 @@
-from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 
@@ -20,8 +20,7 @@ def check_pretrained(model: nn.Module) -> None:
             not, in name and shape, exactly the module's.
         FileNotFoundError: If there is no such file.
     """
-    model = model.module if is_model_wrapper(model) else model
-    for name, module in model.named_modules():
+    for name, module in get_ori_model(model).named_modules():
         init_cfg = getattr(module, "init_cfg", None) or []
         for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:
             if cfg["type"] == "Pretrained" and cfg.get("prefix"):

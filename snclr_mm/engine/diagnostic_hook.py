@@ -4,11 +4,10 @@ from contextlib import ExitStack
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from snclr_mm.evaluation import pool_features
-from snclr_mm.models import NeighborHead
 
 
 class DiagnosticHook(Hook, metaclass=ABCMeta):
@@ -38,7 +37,7 @@ class DiagnosticHook(Hook, metaclass=ABCMeta):
         """Attach to the model if this iteration measures."""
         if self._is_due(runner):
             self._attached = ExitStack()
-            self._attach(unwrap(runner.model), self._attached)
+            self._attach(get_ori_model(runner.model), self._attached)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Detach, measure, and hand the scalars to the log."""
@@ -153,16 +152,6 @@ def batch_labels(data_batch: dict) -> Tensor:
     """The class of each image of a batch, [n], int64, -1 where it has not just one."""
     labels = [sample.get("gt_label") for sample in data_batch["data_samples"]]
     return torch.tensor([-1 if y is None or y.numel() != 1 else int(y) for y in labels])
-
-
-def neighbor_heads(model: nn.Module) -> dict[str, NeighborHead]:
-    """All heads of the model that search a queue, by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, NeighborHead)}
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, without DistributedDataParallel around it."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def _is_same(images: Tensor, view: Tensor) -> bool:

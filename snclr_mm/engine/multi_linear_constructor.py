@@ -1,6 +1,6 @@
-from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 from snclr_mm.models import MultiLinearHead
@@ -24,7 +24,7 @@ class MultiLinearOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = model.module if is_model_wrapper(model) else model
+        model = get_ori_model(model)
         head = getattr(model, "head", None)
         if not isinstance(head, MultiLinearHead):
             raise ValueError(

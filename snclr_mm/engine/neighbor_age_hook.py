@@ -4,12 +4,14 @@ from functools import partial
 import torch
 from mmengine.dist import all_reduce
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.models import NeighborQueue
+from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
-from .diagnostic_hook import DiagnosticHook, neighbor_heads, unwrap
+from .diagnostic_hook import DiagnosticHook
+from .neighbor_queue_hook import find_modules
 
 
 @HOOKS.register_module()
@@ -38,12 +40,12 @@ class NeighborAgeHook(DiagnosticHook):
 
     def before_train(self, runner) -> None:
         """Warn if there is nothing to measure."""
-        if not neighbor_heads(unwrap(runner.model)):
+        if not find_modules(get_ori_model(runner.model), NeighborHead):
             self._warn_once(runner, "the model looks no neighbors up.")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
         self._sums = []
-        for head in neighbor_heads(model).values():
+        for head in find_modules(model, NeighborHead).values():
             observe = partial(self._observe, head.queue)
             head.search_observers.append(observe)
             stack.callback(head.search_observers.remove, observe)

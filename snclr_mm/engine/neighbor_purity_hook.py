@@ -3,12 +3,14 @@ from contextlib import ExitStack
 import torch
 from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.models import NeighborQueue
+from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
-from .diagnostic_hook import DiagnosticHook, batch_labels, neighbor_heads, unwrap
+from .diagnostic_hook import DiagnosticHook, batch_labels
+from .neighbor_queue_hook import find_modules
 
 STATE = "neighbor_labels"
 
@@ -43,7 +45,7 @@ class NeighborPurityHook(DiagnosticHook):
 
     def before_train(self, runner) -> None:
         """Find the queues; the labels of rows that are in them come from a resume."""
-        heads = neighbor_heads(unwrap(runner.model))
+        heads = find_modules(get_ori_model(runner.model), NeighborHead)
         self.queue_labels = {
             name: QueueLabels(head.queue) for name, head in heads.items()
         }
@@ -75,7 +77,7 @@ class NeighborPurityHook(DiagnosticHook):
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
         self._found = []
-        for name, head in neighbor_heads(model).items():
+        for name, head in find_modules(model, NeighborHead).items():
 
             def keep(neighbors: list[Neighbors], name: str = name) -> None:
                 self._found += [(name, found.index) for found in neighbors]

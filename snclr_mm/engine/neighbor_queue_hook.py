@@ -1,9 +1,9 @@
 import torch
 from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 
 from snclr_mm.models import NeighborHead, NeighborQueue
 
@@ -81,9 +81,9 @@ class NeighborQueueHook(Hook):
 
     def before_train(self, runner) -> None:
         """Find the queues and watch the optimizers' steps."""
-        model = _unwrap(runner.model)
-        self._queues = _find(model, NeighborQueue)
-        self._heads = list(_find(model, NeighborHead).values())
+        model = get_ori_model(runner.model)
+        self._queues = find_modules(model, NeighborQueue)
+        self._heads = list(find_modules(model, NeighborHead).values())
         if not self._queues:
             runner.logger.warning(
                 "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."
@@ -158,7 +158,7 @@ class NeighborQueueHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Give each rank its own queue back."""
         for name, state in checkpoint.pop(RANK_QUEUES, {}).items():
-            queue = _find(_unwrap(runner.model), NeighborQueue).get(name)
+            queue = find_modules(get_ori_model(runner.model), NeighborQueue).get(name)
             if queue is None or queue.sync:
                 continue
             saved = len(state["count"])
@@ -251,11 +251,8 @@ def _is_due(hook: CheckpointHook, runner) -> bool:
     )
 
 
-def _unwrap(model: torch.nn.Module) -> torch.nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
-def _find(model: torch.nn.Module, kind: type) -> dict:
+def find_modules(model: torch.nn.Module, kind: type) -> dict:
+    """All modules of a kind in the model, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
 
 

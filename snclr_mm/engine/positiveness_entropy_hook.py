@@ -4,11 +4,13 @@ from contextlib import ExitStack
 import torch
 from mmengine.dist import all_reduce
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from snclr_mm.models import SoftNeighborHead
 
-from .diagnostic_hook import DiagnosticHook, unwrap
+from .diagnostic_hook import DiagnosticHook
+from .neighbor_queue_hook import find_modules
 
 
 @HOOKS.register_module()
@@ -36,12 +38,12 @@ class PositivenessEntropyHook(DiagnosticHook):
 
     def before_train(self, runner) -> None:
         """Warn if there is nothing to measure."""
-        if not _heads(unwrap(runner.model)):
+        if not find_modules(get_ori_model(runner.model), SoftNeighborHead):
             self._warn_once(runner, "the model has no SoftNeighborHead.")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
         self._sums = []
-        for head in _heads(model):
+        for head in find_modules(model, SoftNeighborHead).values():
             handle = head.attention.register_forward_hook(self._observe)
             stack.callback(handle.remove)
 
@@ -70,7 +72,3 @@ class PositivenessEntropyHook(DiagnosticHook):
             "positiveness_entropy": relative / count,
             "effective_neighbors": effective / count,
         }
-
-
-def _heads(model: nn.Module) -> list[SoftNeighborHead]:
-    return [m for m in model.modules() if isinstance(m, SoftNeighborHead)]

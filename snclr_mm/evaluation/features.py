@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
-from mmengine.model import is_model_wrapper
+from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 
@@ -41,7 +41,7 @@ def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     Returns:
         tuple[Tensor, list]: Features [n, C], float32, and the batch's DataSamples.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = get_ori_model(model)
     data = model.data_preprocessor(batch, False)
     return pool_features(model.extract_feat(data["inputs"])), data["data_samples"]
 

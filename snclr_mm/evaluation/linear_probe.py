@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .linear_solver import fit_linear
+from .linear_solver import apply_linear, fit_linear
 from .subsets import count_classes, draw_per_class
 
 #: Inverse L2 strengths C that are tried; the best is chosen on held-out training data.
@@ -29,8 +29,8 @@ class LogisticRegressions(NamedTuple):
         """
         correct, entropy = features.new_zeros(2, len(self.bias)).double()
         for x, y in zip(features.split(4096), labels.split(4096), strict=True):
-            outputs = (x - self.mean) / self.std @ self.weight.flatten(1)
-            outputs = outputs.unflatten(1, self.bias.shape) + self.bias
+            standardised = (x - self.mean) / self.std
+            outputs = apply_linear(standardised, self.weight) + self.bias
             correct += (outputs.argmax(dim=2) == y[:, None]).sum(dim=0)
             target = y[:, None].expand(outputs.shape[:2])
             entropy += F.cross_entropy(

@@ -68,7 +68,7 @@ def fit_linear(
         total = (penalty[:, None] / 2 * w.detach().square()).sum()
         for start in range(0, n, step):
             rows = slice(start, start + step)
-            outputs = (rotated[rows] @ w.flatten(1)).unflatten(1, shape) + b
+            outputs = apply_linear(rotated[rows], w) + b
             part = loss(outputs, rows)
             part.backward()
             total += part.detach()
@@ -76,5 +76,14 @@ def fit_linear(
         return total
 
     optimizer.step(closure)
-    w = (axes @ (scale * v).flatten(1)).unflatten(1, shape)
-    return w, b.detach()
+    return apply_linear(axes, scale * v), b.detach()
+
+
+def apply_linear(features: Tensor, weight: Tensor) -> Tensor:
+    """Outputs of many linear models without bias, [n, G, K].
+
+    Args:
+        features (Tensor): [n, C].
+        weight (Tensor): Of G models, [C, G, K].
+    """
+    return (features @ weight.flatten(1)).unflatten(1, weight.shape[1:])

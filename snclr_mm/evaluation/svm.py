@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .linear_solver import fit_linear
+from .linear_solver import apply_linear, fit_linear
 
 #: Values of C that are tried, those of Goyal et al.'s and MMSelfSup's benchmarks.
 COSTS = (*(0.5**k for k in range(19, 3, -1)), 1.0, 10.0, 100.0)
@@ -50,8 +50,7 @@ def linear_svm(
     scores = features.new_empty(len(features), len(COSTS), targets.shape[1])
     for fold in _folds(present):
         weight = fit_svms(features, present, ~fold)
-        part = (features @ weight.flatten(1)).unflatten(1, weight.shape[1:])
-        scores = torch.where(fold[:, None], part, scores)
+        scores = torch.where(fold[:, None], apply_linear(features, weight), scores)
     chosen = average_precision(scores, present.long()).argmax(dim=0)
     weight = fit_svms(features, present, everything)
     weight = weight[:, chosen, torch.arange(len(chosen))]
@@ -108,8 +107,8 @@ def low_shot_svm(
             (features, targets.masked_fill(drawn, -1), held_out),
             (test_features, test_targets, test),
         ):
-            scores = (x @ weight.flatten(1)).unflatten(1, weight.shape[1:])
-            aps.append(100 * average_precision(scores, y).nanmean(dim=1))
+            precision = average_precision(apply_linear(x, weight), y)
+            aps.append(100 * precision.nanmean(dim=1))
     best = int(torch.stack(held_out).mean(dim=0).argmax())
     test = torch.stack(test)
     by_cost = zip(COSTS, test.mean(dim=0).tolist(), strict=True)

@@ -1,0 +1,67 @@
+# Images of 32 to 96 px: two views with MoCo v3's colors and no blur, as solo-learn has
+# them for CIFAR, and weighted kNN. A dataset's file sets sizes and data.
+
+
+def _view(solarize):
+    return [
+        dict(type="RandomResizedCrop", scale=64, crop_ratio_range=(0.08, 1.0)),
+        dict(
+            type="RandomApply",
+            transforms=[
+                dict(
+                    type="ColorJitter",
+                    brightness=0.4,
+                    contrast=0.4,
+                    saturation=0.2,
+                    hue=0.1,
+                )
+            ],
+            prob=0.8,
+        ),
+        dict(
+            type="RandomGrayscale",
+            prob=0.2,
+            keep_channels=True,
+            channel_weights=(0.114, 0.587, 0.2989),
+        ),
+        dict(type="Solarize", thr=128, prob=solarize),
+        dict(type="RandomFlip", prob=0.5),
+    ]
+
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(
+        type="MultiView",
+        num_views=[1, 1],
+        transforms=[_view(solarize=0.0), _view(solarize=0.2)],
+    ),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(
+    batch_size=256,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
+)
+val_dataloader = dict(
+    batch_size=256,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="default_collate"),
+)
+val_evaluator = dict(type="Accuracy", topk=(1, 5), prefix="knn")
+val_cfg = dict(
+    type="KNNValLoop",
+    k=20,
+    temperature=0.07,
+    bank_dataloader=dict(
+        batch_size=256,
+        sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
+        collate_fn=dict(type="default_collate"),
+    ),
+)
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict(val_cfg, type="KNNTestLoop")
