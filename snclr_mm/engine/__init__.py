@@ -1,5 +1,6 @@
 from .check_pretrained import check_pretrained
 from .collapse_hook import CollapseHook
+from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
 from .diagnostic_hook import DiagnosticHook
 from .launch import (
@@ -21,6 +22,7 @@ from .online_linear_probe_hook import OnlineLinearProbeHook
 from .positiveness_entropy_hook import PositivenessEntropyHook
 
 __all__ = [
+    "CPUAmpOptimWrapper",
     "CPUDistributedDataParallel",
     "CollapseHook",
     "DiagnosticHook",

@@ -16,6 +16,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .cpu_amp_optim_wrapper import has_fast_bfloat16
+
 if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
     from numpy._core import multiarray
 else:
@@ -208,7 +210,8 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
 def adapt_to_machine(cfg: Config) -> list[str]:
     """Let a config for GPUs run where there is none: same recipe, other means.
 
-    Without an accelerator: AMP becomes full precision, memory is not pinned, and
+    Without an accelerator: AMP becomes full precision, unless it is bfloat16 and the
+    CPU has instructions for it; memory is not pinned; and
     ``cfg.launcher`` starts a gloo group whose ranks wrap the model in
     CPUDistributedDataParallel, which reverts SyncBN. With one, nothing changes.
 
@@ -223,10 +226,18 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     notes = []
     wrapper = cfg.get("optim_wrapper")
     if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper":
-        wrapper.type = "OptimWrapper"
+        dtype = wrapper.get("dtype")
         for key in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(key, None)
-        notes.append("AMP is off: AmpOptimWrapper needs an accelerator.")
+        if str(dtype) not in ("bfloat16", "torch.bfloat16"):
+            wrapper.type = "OptimWrapper"
+            notes.append("AMP is off: float16 needs an accelerator.")
+        elif not has_fast_bfloat16():
+            wrapper.type = "OptimWrapper"
+            notes.append("AMP is off: this CPU has no instructions for bfloat16.")
+        else:
+            wrapper.type = "CPUAmpOptimWrapper"
+            notes.append("AMP runs in bfloat16 on this CPU.")
     for loader in dataloaders(cfg).values():
         loader.pin_memory = False
     for loop in (cfg.get("val_cfg"), cfg.get("test_cfg")):

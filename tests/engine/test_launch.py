@@ -155,6 +155,33 @@ def test_adapt_to_a_machine_without_accelerator(monkeypatch):
         adapt_to_machine(cfg)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fast", "expected", "note"),
+    [
+        ("bfloat16", True, "CPUAmpOptimWrapper", "AMP runs in bfloat16 on this CPU"),
+        ("bfloat16", False, "OptimWrapper", "AMP is off: this CPU has no instructions"),
+        ("float16", True, "OptimWrapper", "AMP is off: float16 needs an accelerator"),
+        (None, True, "OptimWrapper", "AMP is off: float16 needs an accelerator"),
+    ],
+)
+def test_amp_without_accelerator(dtype, fast, expected, note, monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
+    monkeypatch.setattr("snclr_mm.engine.launch.has_fast_bfloat16", lambda: fast)
+    wrapper = dict(
+        type="AmpOptimWrapper",
+        loss_scale=1.0,
+        optimizer=dict(type="SGD", lr=0.1),
+        accumulative_counts=2,
+    )
+    if dtype:
+        wrapper["dtype"] = dtype
+    cfg = Config(dict(optim_wrapper=wrapper, launcher="none"))
+    assert note in " ".join(adapt_to_machine(cfg))
+    assert cfg.optim_wrapper == dict(
+        type=expected, optimizer=dict(type="SGD", lr=0.1), accumulative_counts=2
+    )
+
+
 def test_slurm_variables_are_understood(monkeypatch):
     monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
