@@ -45,7 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["snclr_mm", "snclr_mm.*"]),
-    install_requires=["torch>=2.6", "numpy"],
+    install_requires=["torch>=2.6", "numpy", "safetensors"],
     extras_require=EXTRAS,
     classifiers=[
         "Programming Language :: Python :: 3",

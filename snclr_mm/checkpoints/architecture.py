@@ -1,0 +1,175 @@
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+# ResNet's depth from its blocks per stage and whether they are bottlenecks.
+DEPTHS = {
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+
+
+@dataclass(frozen=True)
+class ResNetArchitecture:
+    """A torchvision-type ResNet: 7 x 7 stem, stride in the 3 x 3 convolution.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152.
+    """
+
+    depth: int
+
+    def __str__(self) -> str:
+        return f"ResNet-{self.depth}"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """MMPretrain's config of the backbone."""
+        return dict(type="ResNet", depth=self.depth)
+
+
+@dataclass(frozen=True)
+class ViTArchitecture:
+    """A plain vision transformer with a class token and learned or fixed positions.
+
+    Args:
+        embed_dims (int): Width.
+        num_layers (int): Number of blocks.
+        num_heads (int): Attention heads; tensors do not tell it.
+        feedforward_channels (int): Width of the MLPs.
+        patch_size (int): Pixels.
+        image_size (int): Pixels; the position embedding's grid times ``patch_size``.
+    """
+
+    embed_dims: int
+    num_layers: int
+    num_heads: int
+    feedforward_channels: int
+    patch_size: int
+    image_size: int
+
+    def __str__(self) -> str:
+        return (
+            f"ViT of {self.num_layers} layers, width {self.embed_dims}, "
+            f"{self.num_heads} heads, patches of {self.patch_size}, images of "
+            f"{self.image_size}"
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """MMPretrain's config of the backbone."""
+        return dict(
+            type="VisionTransformer",
+            arch=dict(
+                embed_dims=self.embed_dims,
+                num_layers=self.num_layers,
+                num_heads=self.num_heads,
+                feedforward_channels=self.feedforward_channels,
+            ),
+            patch_size=self.patch_size,
+            img_size=self.image_size,
+        )
+
+
+Architecture = ResNetArchitecture | ViTArchitecture
+
+
+def infer_architecture(state: State, num_heads: int | None = None) -> Architecture:
+    """Read the architecture off a backbone's tensors.
+
+    Args:
+        state (dict[str, Tensor]): With MMPretrain's names, without prefix.
+        num_heads (int, optional): Of a ViT. Defaults to None: unknown.
+
+    Raises:
+        ValueError: If it is neither a plain ResNet nor a plain ViT, or if it is a ViT
+            and ``num_heads`` is None or does not divide its width.
+    """
+    if "pos_embed" in state and "patch_embed.projection.weight" in state:
+        return _vit(state, num_heads)
+    if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
+        return _resnet(state)
+    raise ValueError(
+        "The weights are neither those of a plain ResNet nor of a plain ViT, which are "
+        f"what can be converted; they begin with {', '.join(list(state)[:4])}."
+    )
+
+
+def _resnet(state: State) -> ResNetArchitecture:
+    blocks = tuple(
+        len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")})
+        for i in range(1, 5)
+    )
+    depth = DEPTHS.get((blocks, "layer1.0.conv3.weight" in state))
+    stem = tuple(state["conv1.weight"].shape)
+    if depth is None or stem != (64, 3, 7, 7):
+        raise ValueError(
+            f"A ResNet of {blocks} blocks and a first convolution of shape {stem} is "
+            "not one of ResNet-18, 34, 50, 101 and 152 with the 7 x 7 stem; other "
+            "libraries have no such model."
+        )
+    return ResNetArchitecture(depth)
+
+
+def _vit(state: State, num_heads: int | None) -> ViTArchitecture:
+    width, _, patch_size, _ = state["patch_embed.projection.weight"].shape
+    tokens = state["pos_embed"].shape[1] - 1
+    grid = math.isqrt(tokens)
+    if "cls_token" not in state or grid**2 != tokens:
+        raise ValueError(
+            f"A ViT with {tokens + 1} positions is not one class token and a square of "
+            "patches; only such can be converted."
+        )
+    if num_heads is None:
+        raise ValueError(
+            f"The number of attention heads of this ViT (width {width}) is not in the "
+            "checkpoint: give it as --num-heads (MoCo v3's ViT-S and ViT-B have 12)."
+        )
+    if num_heads < 1 or width % num_heads:
+        raise ValueError(f"--num-heads {num_heads} does not divide the width {width}.")
+    layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
+    return ViTArchitecture(
+        embed_dims=width,
+        num_layers=len(layers),
+        num_heads=num_heads,
+        feedforward_channels=len(state["layers.0.ffn.layers.0.0.weight"]),
+        patch_size=patch_size,
+        image_size=grid * patch_size,
+    )
+
+
+def load_exactly(model: nn.Module, state: State, optional: str = "$.") -> nn.Module:
+    """Load weights into a library's own model, all of them.
+
+    Args:
+        model (nn.Module): Of the target library.
+        state (dict[str, Tensor]): With the library's names.
+        optional (str): Pattern of the names that may be missing, those of a
+            classifier. Defaults to one that matches none.
+
+    Returns:
+        nn.Module: The model, in evaluation mode and double precision.
+
+    Raises:
+        ValueError: If a tensor is missing, unknown, or of another shape.
+    """
+    try:
+        missing, unknown = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+    missing = [name for name in missing if not re.match(optional, name)]
+    if missing or unknown:
+        raise ValueError(
+            f"The weights do not fit {type(model).__name__}: missing {missing[:5]}, "
+            f"unknown {unknown[:5]}."
+        )
+    model.eval()
+    return model.double()

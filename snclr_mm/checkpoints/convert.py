@@ -1,0 +1,296 @@
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.cbook
+import mmcv
+import numpy as np
+import torch
+from mmengine.runner import CheckpointLoader
+from mmpretrain.models.utils import resize_pos_embed
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from snclr_mm.engine import load_checkpoints_safely
+
+from . import mmpretrain
+from .architecture import Architecture, State, ViTArchitecture, infer_architecture
+from .detectron2 import DETECTRON2
+from .format import Backbone, Format, tensors_of
+from .mmdet import MMDET
+from .mmpretrain import MMPRETRAIN
+from .mmseg import MMSEG
+from .moco_v3 import MOCO_V3
+from .safetensors import SAFETENSORS
+from .timm import TIMM
+from .torchvision import TORCHVISION
+
+#: Every format by the name that tools/convert_checkpoint.py takes.
+FORMATS = {
+    "mmpretrain": MMPRETRAIN,
+    "mmdet": MMDET,
+    "mmseg": MMSEG,
+    "torchvision": TORCHVISION,
+    "timm": TIMM,
+    "detectron2": DETECTRON2,
+    "safetensors": SAFETENSORS,
+    "moco-v3": MOCO_V3,
+}
+SOURCES = tuple(name for name, form in FORMATS.items() if form.read)
+TARGETS = tuple(name for name, form in FORMATS.items() if form.write)
+BRANCHES = ("online", "momentum")
+#: How to get a library that a format is checked with.
+INSTALL = {
+    "mmdet": "pip install -e '.[downstream]' and mmcv with ops, see docs/conversion.md",
+    "mmseg": "pip install -e '.[downstream]' and mmcv with ops, see docs/conversion.md",
+    "timm": "pip install -e '.[timm]'",
+    "torchvision": "pip install torchvision",
+    "detectron2": "install it from source, as its documentation says",
+}
+#: Largest allowed difference of a feature, in double precision.
+TOLERANCE = 1e-5
+
+
+class Conversion(NamedTuple):
+    """What :func:`convert_checkpoint` did.
+
+    Attributes:
+        architecture: Of the backbone.
+        renamed (dict[str, str]): The source's names -> the target's, of all that was
+            kept.
+        dropped (list[str]): The source's other tensors.
+        lost (list[str]): The backbone's tensors for which the target has no place.
+        difference (float, optional): Largest absolute difference between the features
+            of source and target on the image; None where it was not compared.
+        usage (str): How the target library loads the file.
+    """
+
+    architecture: Architecture
+    renamed: dict[str, str]
+    dropped: list[str]
+    lost: list[str]
+    difference: float | None
+    usage: str
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    source_format: str = "mmpretrain",
+    branch: str = "online",
+    image_size: int | None = None,
+    num_heads: int | None = None,
+    image: str | Path | None = None,
+    verify: bool = True,
+    trust: bool = False,
+) -> Conversion:
+    """Convert a backbone's weights from one library to another.
+
+    The result is written beside its place, read back, loaded into the target library's
+    own model, and its features of an image are compared in double precision with the
+    source's; only then does it take its place.
+
+    Args:
+        source (str | Path): A file, or a URL that MMEngine can read.
+        target (str | Path): The file to write; ``.safetensors`` for that container,
+            where the format is a flat dict of tensors.
+        to (str): One of :data:`TARGETS`.
+        source_format (str): One of :data:`SOURCES`. Defaults to 'mmpretrain', which is
+            also what this project's training writes.
+        branch (str): 'online' or 'momentum' encoder. Defaults to 'online'.
+        image_size (int, optional): Resize a ViT's position embedding (bicubic) for
+            square images of so many pixels. Defaults to None: unchanged.
+        num_heads (int, optional): Of a ViT; needed where the checkpoint does not tell.
+        image (str | Path, optional): The picture to compare features of. Defaults to
+            None: a photograph that comes with Matplotlib.
+        verify (bool): Whether to compare. Defaults to True.
+        trust (bool): Read a source that holds more than tensors and plain data; such a
+            pickle can run any code. Defaults to False.
+
+    Returns:
+        Conversion: What was kept, renamed and dropped, and the difference.
+
+    Raises:
+        ValueError: If an option or the checkpoint does not fit, or the features differ
+            by more than :data:`TOLERANCE`. Nothing is written then.
+        ImportError: If the target's library is missing; the message says how to get it.
+        UnpicklingError: If the source holds more than tensors and ``trust`` is False.
+    """
+    _check_options(to, source_format, branch, target)
+    form = FORMATS[to]
+    load_checkpoints_safely(trust)
+    checkpoint = _read(source)
+    backbone = FORMATS[source_format].read(checkpoint, branch)
+    architecture = infer_architecture(
+        backbone.state, num_heads if num_heads is not None else backbone.num_heads
+    )
+    state = {name: value.contiguous() for name, value in backbone.state.items()}
+    # Strictly into MMPretrain's model: a tensor too many or too few ends here.
+    mmpretrain.load(mmpretrain.write(state, architecture), architecture)
+    if image_size is not None:
+        state, architecture = resize(state, architecture, image_size)
+
+    saved = form.write(state, architecture)
+    difference = None
+    with _in_place(Path(target)) as path:
+        _write(saved, path)
+        if verify:
+            picture = read_image(image, getattr(architecture, "image_size", 224))
+            if image_size is None and FORMATS[source_format].load is not None:
+                original = _original(backbone, source_format, architecture)
+                expected = _features(source_format, original, architecture, picture)
+            else:
+                # The source's own model has other positions, or is in no package.
+                resized = mmpretrain.write(state, architecture)
+                expected = _features("mmpretrain", resized, architecture, picture)
+            found = _features(to, _read(path), architecture, picture)
+            difference = float((found - expected).abs().max())
+            if not difference <= TOLERANCE:
+                raise ValueError(
+                    f"The features of the {to} model differ by {difference:.3g} from "
+                    f"the source's, more than {TOLERANCE:g}: nothing was written."
+                )
+    return _report(saved, state, backbone, architecture, difference, form, target)
+
+
+def resize(
+    state: State, architecture: Architecture, image_size: int
+) -> tuple[State, Architecture]:
+    """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads.
+
+    Raises:
+        ValueError: For a ResNet, or if ``image_size`` is no multiple of the patches'.
+    """
+    if not isinstance(architecture, ViTArchitecture):
+        raise ValueError(
+            f"--image-size {image_size}: a {architecture} takes images of any size."
+        )
+    patch = architecture.patch_size
+    if image_size < patch or image_size % patch:
+        raise ValueError(
+            f"--image-size {image_size} must be a multiple of the patch size {patch}."
+        )
+    old, new = architecture.image_size // patch, image_size // patch
+    embedding = resize_pos_embed(state["pos_embed"], (old, old), (new, new), "bicubic")
+    settings = {**vars(architecture), "image_size": image_size}
+    return {**state, "pos_embed": embedding}, ViTArchitecture(**settings)
+
+
+def read_image(path: str | Path | None, size: int) -> Tensor:
+    """Read a picture as a normalised square batch, [1, 3, size, size], float64.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no picture.
+    """
+    if path is None:
+        path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    picture = mmcv.imread(str(path))
+    if picture is None:
+        raise ValueError(f"--image {path} cannot be read as a picture.")
+    picture = mmcv.imresize(picture[..., ::-1], (size, size)).astype(np.float64)
+    picture = (picture - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
+
+
+@torch.no_grad()
+def _features(
+    name: str, saved: dict[str, Any], architecture: Architecture, picture: Tensor
+) -> Tensor:
+    """Features of a library's own model."""
+    form = FORMATS[name]
+    try:
+        model = form.load(saved, architecture)
+    except ImportError as error:
+        raise ImportError(
+            f"Features cannot be compared without {name} ({error}): "
+            f"{INSTALL.get(name, 'install it')}; or pass --no-verify."
+        ) from error
+    return form.features(model, picture)
+
+
+def _original(
+    backbone: Backbone, source_format: str, architecture: Architecture
+) -> dict[str, Any]:
+    """What the source's library loads: the backbone alone, under its own names."""
+    if source_format == "mmpretrain":  # the same for both branches
+        return mmpretrain.write(backbone.state, architecture)
+    return {old: backbone.state[new] for new, old in backbone.renamed.items()}
+
+
+def _report(
+    saved: dict,
+    state: State,
+    backbone: Backbone,
+    architecture: Architecture,
+    difference: float | None,
+    form: Format,
+    target: str | Path,
+) -> Conversion:
+    written = {id(value): name for name, value in tensors_of(saved).items()}
+    names = {backbone.renamed[new]: written.get(id(v)) for new, v in state.items()}
+    return Conversion(
+        architecture=architecture,
+        renamed={old: new for old, new in names.items() if new is not None},
+        dropped=backbone.dropped,
+        lost=[old for old, new in names.items() if new is None],
+        difference=difference,
+        usage=form.usage(Path(target), architecture),
+    )
+
+
+def summarize_dropped(names: list[str]) -> dict[str, int]:
+    """Count tensors by the first part of their name (two, behind ``module.``)."""
+    parts = (name.removeprefix("module.").partition(".")[0] for name in names)
+    return dict(Counter(parts))
+
+
+def _check_options(to: str, source: str, branch: str, target: str | Path) -> None:
+    for option, value, allowed in (
+        ("--to", to, TARGETS),
+        ("--from", source, SOURCES),
+        ("--branch", branch, BRANCHES),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{option} {value!r}: use one of {', '.join(allowed)}.")
+    if source in ("timm", "torchvision") and branch != "online":
+        raise ValueError(f"--branch {branch}: {source}'s models have one encoder.")
+    container = Path(target).suffix == ".safetensors"
+    if container and to not in ("safetensors", "timm", "torchvision"):
+        raise ValueError(f"{target}: --to {to} is no flat dict; name it .pth.")
+    if to == "safetensors" and not container:
+        raise ValueError(f"{target}: a safetensors file is named .safetensors.")
+    if Path(target).is_dir() or not Path(target).absolute().parent.is_dir():
+        raise ValueError(f"{target} must be a file in a folder that exists.")
+
+
+def _read(path: str | Path) -> dict:
+    if Path(path).suffix == ".safetensors":
+        return load_file(path)
+    checkpoint = CheckpointLoader.load_checkpoint(
+        str(path), map_location="cpu", logger="silent"
+    )
+    if not isinstance(checkpoint, dict) or not tensors_of(checkpoint):
+        raise ValueError(f"{path} holds no tensors.")
+    return checkpoint
+
+
+def _write(saved: dict[str, Any], path: Path) -> None:
+    if path.suffix == ".safetensors":
+        save_file(saved, path, metadata={"format": "pt"})
+    else:
+        torch.save(saved, path)
+
+
+@contextmanager
+def _in_place(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its place if all goes well, else vanishes."""
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+        part = Path(folder) / path.name
+        yield part
+        os.replace(part, path)

@@ -1,0 +1,60 @@
+from typing import Any
+
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from .architecture import Architecture, ResNetArchitecture, State, load_exactly
+from .format import Format
+from .mmpretrain import PREFIX, usage
+from .names import rename
+
+PAIRS = [
+    ("layers.{}.attn.qkv.weight", "layers.{}.attn.attn.in_proj_weight"),
+    ("layers.{}.attn.qkv.bias", "layers.{}.attn.attn.in_proj_bias"),
+    ("layers.{}.attn.proj", "layers.{}.attn.attn.out_proj"),
+]
+
+
+def write(state: State, architecture: Architecture) -> dict[str, Any]:
+    """As a segmentor's part. MMSegmentation's ViT names its attention otherwise."""
+    state = {PREFIX + rename(name, PAIRS): value for name, value in state.items()}
+    return {"state_dict": state}
+
+
+def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """MMSegmentation's ResNet or VisionTransformer."""
+    from mmseg.models.backbones import ResNet, VisionTransformer
+
+    state = {
+        name.removeprefix(PREFIX): value for name, value in saved["state_dict"].items()
+    }
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        if isinstance(architecture, ResNetArchitecture):
+            # Its default dilates the last stages, which changes no weight.
+            model = ResNet(architecture.depth, strides=(1, 2, 2, 2), dilations=(1,) * 4)
+        else:
+            model = VisionTransformer(
+                img_size=architecture.image_size,
+                patch_size=architecture.patch_size,
+                embed_dims=architecture.embed_dims,
+                num_layers=architecture.num_layers,
+                num_heads=architecture.num_heads,
+                mlp_ratio=architecture.feedforward_channels // architecture.embed_dims,
+                norm_cfg=dict(type="LN", eps=1e-6),
+                final_norm=True,
+                output_cls_token=True,
+            )
+        return load_exactly(model, state)
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """Of MMSegmentation's own model."""
+    last = model(image)[-1]
+    if isinstance(last, Tensor):
+        return last
+    grid, token = last
+    return torch.cat([token[:, None], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+MMSEG = Format(None, write, load, features, usage)

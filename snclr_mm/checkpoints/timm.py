@@ -1,0 +1,81 @@
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .architecture import (
+    Architecture,
+    ResNetArchitecture,
+    State,
+    ViTArchitecture,
+    load_exactly,
+)
+from .format import Backbone, Format, tensors_of
+from .names import invert, pick, rename
+
+PAIRS = [
+    ("patch_embed.projection", "patch_embed.proj"),
+    ("layers.{}.ln1", "blocks.{}.norm1"),
+    ("layers.{}.attn", "blocks.{}.attn"),
+    ("layers.{}.ln2", "blocks.{}.norm2"),
+    ("layers.{}.ffn.layers.0.0", "blocks.{}.mlp.fc1"),
+    ("layers.{}.ffn.layers.1", "blocks.{}.mlp.fc2"),
+    ("ln1", "norm"),
+]
+CLASSIFIER = ("fc", "head")
+HEAD_CHANNELS = 64  # in each of timm's plain ViTs
+
+
+def read(checkpoint: dict, branch: str) -> Backbone:
+    """Read a state dict of timm's ResNet or VisionTransformer."""
+    tensors = tensors_of(checkpoint)
+    backbone = pick(tensors, invert(PAIRS), without=CLASSIFIER)
+    token = backbone.state.get("cls_token")
+    heads = None if token is None else token.shape[-1] // HEAD_CHANNELS
+    return backbone._replace(num_heads=heads)
+
+
+def write(state: State, architecture: Architecture) -> dict[str, Any]:
+    """A state dict without the classifier."""
+    return {rename(name, PAIRS): value for name, value in state.items()}
+
+
+def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """timm's resnet* or VisionTransformer, without the classifier."""
+    import timm
+
+    if isinstance(architecture, ResNetArchitecture):
+        model = timm.create_model(f"resnet{architecture.depth}", num_classes=0)
+    else:
+        model = timm.models.VisionTransformer(**_settings(architecture))
+    return load_exactly(model, saved)
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """Of timm's own model."""
+    return model.forward_features(image)
+
+
+def usage(path: Path, architecture: Architecture) -> str:
+    """timm has no name for MoCo v3's ViT-S, so a ViT is given by its settings."""
+    if isinstance(architecture, ResNetArchitecture):
+        model = f'create_model("resnet{architecture.depth}", num_classes=0)'
+    else:
+        items = _settings(architecture).items()
+        model = f"models.VisionTransformer({', '.join(f'{k}={v}' for k, v in items)})"
+    return f'model = timm.{model}; timm.models.load_checkpoint(model, "{path}")'
+
+
+def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
+    return dict(
+        img_size=architecture.image_size,
+        patch_size=architecture.patch_size,
+        embed_dim=architecture.embed_dims,
+        depth=architecture.num_layers,
+        num_heads=architecture.num_heads,
+        mlp_ratio=architecture.feedforward_channels / architecture.embed_dims,
+        num_classes=0,
+    )
+
+
+TIMM = Format(read, write, load, features, usage)

@@ -1,0 +1,368 @@
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from mmengine.runner import load_checkpoint
+from mmpretrain.models import ResNet, VisionTransformer
+from safetensors.torch import load_file
+
+from snclr_mm.checkpoints import SOURCES, TARGETS, convert, convert_checkpoint
+from snclr_mm.checkpoints.convert import read_image
+
+VIT = dict(embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)
+SIZES = {"resnet50": 318, "vit-small": 150}
+PREFIXES = {"online": "backbone.", "momentum": "momentum_encoder.module.0."}
+TIMM_VIT = dict(img_size=32, patch_size=16, embed_dim=384, depth=12, num_heads=12)
+
+
+def mmpretrain_model(name, img_size=32):
+    if name == "resnet50":
+        model = ResNet(50)
+    else:
+        model = VisionTransformer(VIT, img_size=img_size, out_type="raw")
+    model.eval()  # MMPretrain's returns None
+    return model
+
+
+def source_state(path, branch="online"):
+    state = torch.load(path, weights_only=False)["state_dict"]
+    prefix = PREFIXES[branch]
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def library_features(name, to, path, image):
+    """Load a converted file as a user of the library would, and run its own model."""
+    if to == "torchvision":
+        state = torch.load(path, weights_only=True)
+        if name == "resnet50":
+            model = torchvision.models.resnet50()
+            missing, unknown = model.load_state_dict(state, strict=False)
+            assert missing == ["fc.weight", "fc.bias"] and not unknown
+            nodes = {"layer4": "out"}
+        else:
+            model = torchvision.models.VisionTransformer(32, 16, 12, 12, 384, 1536)
+            missing, unknown = model.load_state_dict(state, strict=False)
+            assert all(k.startswith("heads.") for k in missing) and not unknown
+            nodes = {"encoder.ln": "out"}
+        extractor = torchvision.models.feature_extraction.create_feature_extractor(
+            model.eval(), nodes
+        )
+        return model, extractor(image)["out"]
+    if to == "timm":
+        if name == "resnet50":
+            model = timm.create_model(
+                "resnet50", num_classes=0, checkpoint_path=str(path)
+            )
+        else:
+            model = timm.models.VisionTransformer(**TIMM_VIT, num_classes=0)
+            timm.models.load_checkpoint(model, str(path))  # strict
+        return model, model.eval().forward_features(image)
+    model = mmpretrain_model(name)
+    if to == "safetensors":
+        model.load_state_dict(load_file(path))
+    else:
+        load_checkpoint(
+            model, str(path), strict=True, revise_keys=[(r"^backbone\.", "")]
+        )
+    return model, model(image)[-1]
+
+
+@pytest.mark.parametrize("branch", ["online", "momentum"])
+@pytest.mark.parametrize("to", ["mmpretrain", "torchvision", "timm", "safetensors"])
+def test_every_tensor_arrives(trained, to, branch, tmp_path):
+    """Counts, values and float32 features in the target library's own model."""
+    name, checkpoint = trained
+    out = tmp_path / f"out.{'safetensors' if to == 'safetensors' else 'pth'}"
+    result = convert_checkpoint(checkpoint, out, to, branch=branch)
+    assert result.difference <= 1e-5
+    assert not result.lost
+    state = source_state(checkpoint, branch)
+    assert len(result.renamed) == len(state) == SIZES[name]
+    assert len(result.dropped) == (
+        len(torch.load(checkpoint, weights_only=False)["state_dict"]) - SIZES[name]
+    )
+    reference = mmpretrain_model(name)
+    reference.load_state_dict(state)
+    image = read_image(None, 32).float()
+    with torch.no_grad():
+        model, features = library_features(name, to, out, image)
+        expected = reference(image)[-1]
+    assert features.shape == expected.shape
+    assert expected.abs().max() > 0.1
+    assert (features - expected).abs().max() <= 1e-5
+    own = model.state_dict()
+    for old, new in result.renamed.items():
+        key = new.removeprefix("backbone.")
+        assert torch.equal(own[key], state[old.removeprefix(PREFIXES[branch])])
+    assert [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+def test_branches_differ(trained):
+    _, checkpoint = trained
+    online, momentum = (source_state(checkpoint, b) for b in PREFIXES)
+    assert any(not torch.equal(online[k], momentum[k]) for k in online)
+
+
+@pytest.mark.parametrize("to", ["mmdet", "mmseg"])
+def test_every_tensor_arrives_downstream(trained, to, tmp_path):
+    pytest.importorskip(to, reason=f"{to} is not installed")
+    result = convert_checkpoint(trained[1], tmp_path / "out.pth", to)
+    assert result.difference <= 1e-5 and not result.lost
+    assert len(result.renamed) == SIZES[trained[0]]
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit"])
+def test_from_a_library_and_back(library, name, tmp_path):
+    """With its classifier dropped, and bit for bit."""
+    if name == "vit" and library == "timm":
+        model = timm.models.VisionTransformer(
+            img_size=32, embed_dim=192, depth=2, num_heads=3, num_classes=7
+        )
+    elif name == "vit":
+        model = torchvision.models.VisionTransformer(32, 16, 2, 12, 768, 3072)
+    elif library == "timm":
+        model = timm.create_model(name, num_classes=7)
+    else:
+        model = getattr(torchvision.models, name)()
+    source, middle, back = (tmp_path / f"{i}.pth" for i in range(3))
+    torch.save(model.state_dict(), source)
+    there = convert_checkpoint(source, middle, "mmpretrain", library)
+    again = convert_checkpoint(
+        middle, back, library, num_heads=getattr(there.architecture, "num_heads", None)
+    )
+    assert there.difference <= 1e-5 and again.difference <= 1e-5
+    classifier = {n for n in model.state_dict() if re.match("fc|head", n)}
+    assert set(there.dropped) == classifier and classifier
+    returned = torch.load(back, weights_only=True)
+    assert set(returned) == set(model.state_dict()) - classifier
+    for key, value in returned.items():
+        assert torch.equal(value, model.state_dict()[key])
+
+
+def moco_v3_checkpoint(model, arch, classifier):
+    """The layout of facebookresearch/moco-v3 and of the SNCLR authors' code."""
+    state = {}
+    for encoder, shift in (("base_encoder", 0), ("momentum_encoder", 1)):
+        for key, value in model.state_dict().items():
+            if not key.startswith(classifier):
+                state[f"module.{encoder}.{key}"] = value + shift
+        state[f"module.{encoder}.{classifier}.0.weight"] = torch.ones(8, 8)
+        state[f"module.{encoder}.{classifier}.1.running_mean"] = torch.ones(8)
+    state["module.predictor.0.weight"] = torch.ones(8, 8)
+    return {"epoch": 300, "arch": arch, "state_dict": state, "optimizer": {}}
+
+
+@pytest.mark.parametrize("name", ["vit_small", "resnet50"])
+def test_from_moco_v3(name, tmp_path):
+    if name == "vit_small":
+        model = timm.models.VisionTransformer(**TIMM_VIT).eval()
+        checkpoint = moco_v3_checkpoint(model, name, "head")
+        target = mmpretrain_model("vit-small")
+    else:
+        model = torchvision.models.resnet50().eval()
+        checkpoint = moco_v3_checkpoint(model, name, "fc")
+        target = mmpretrain_model("resnet50")
+    source, out = tmp_path / "in.pth.tar", tmp_path / "out.pth"
+    torch.save(checkpoint, source)
+    result = convert_checkpoint(source, out, "mmpretrain", "moco-v3")
+    assert len(result.dropped) == len(checkpoint["state_dict"]) - len(result.renamed)
+    load_checkpoint(target, str(out), strict=True, revise_keys=[(r"^backbone\.", "")])
+    image = read_image(None, 32).float()
+    with torch.no_grad():
+        if name == "resnet50":
+            found = target(image)[-1].mean((2, 3))
+            model.fc = torch.nn.Identity()
+            expected = model(image)
+        else:
+            found, expected = target(image)[-1], model.forward_features(image)
+    assert (found - expected).abs().max() <= 1e-5
+    convert_checkpoint(source, out, "mmpretrain", "moco-v3", branch="momentum")
+    momentum = torch.load(out, weights_only=True)["state_dict"]
+    first = next(iter(target.state_dict()))
+    shifted = target.state_dict()[first] + 1
+    assert torch.equal(momentum[f"backbone.{first}"], shifted)
+
+
+def test_detectron2_names(tmp_path):
+    """Against names of its model zoo's ResNet-50; num_batches_tracked has none."""
+    model = torchvision.models.resnet50()
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    torch.save(model.state_dict(), source)
+    result = convert_checkpoint(source, out, "detectron2", "torchvision", verify=False)
+    assert result.difference is None
+    saved = torch.load(out, weights_only=True)
+    assert saved["matching_heuristics"] is True
+    assert len(saved["model"]) == 265 and len(result.lost) == 53
+    state = model.state_dict()
+    for theirs, ours in {
+        "stem.conv1.weight": "conv1.weight",
+        "stem.conv1.norm.bias": "bn1.bias",
+        "res2.0.shortcut.weight": "layer1.0.downsample.0.weight",
+        "res2.0.shortcut.norm.running_mean": "layer1.0.downsample.1.running_mean",
+        "res3.3.conv1.norm.weight": "layer2.3.bn1.weight",
+        "res4.5.conv2.weight": "layer3.5.conv2.weight",
+        "res5.2.conv3.norm.running_var": "layer4.2.bn3.running_var",
+    }.items():
+        assert torch.equal(saved["model"][theirs], state[ours])
+    pattern = r"(stem|res[2-5]\.\d)\.(conv[123]|shortcut)\.(weight|norm\.\w+)"
+    assert all(re.fullmatch(pattern, key) for key in saved["model"])
+
+
+def save_vit(path, grid=2):
+    model = VisionTransformer(
+        dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=48),
+        img_size=grid * 16,
+    )
+    state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"state_dict": state}, path)
+    return model
+
+
+def test_positions_are_resized_as_mmpretrain_does(tmp_path):
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    model = save_vit(source)
+    torch.nn.init.normal_(model.pos_embed)
+    state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"state_dict": state}, source)
+    result = convert_checkpoint(source, out, "timm", num_heads=2, image_size=80)
+    assert result.architecture.image_size == 80 and result.difference <= 1e-5
+    larger = VisionTransformer(model.arch_settings, img_size=80)
+    larger.load_state_dict(model.state_dict())  # resizes
+    embedding = torch.load(out, weights_only=True)["pos_embed"]
+    assert torch.equal(embedding, larger.pos_embed)
+    for size, match in ((50, "multiple of the patch size 16"), (8, "multiple")):
+        with pytest.raises(ValueError, match=f"--image-size {size} .*{match}"):
+            convert_checkpoint(source, out, "timm", num_heads=2, image_size=size)
+    torch.save(torchvision.models.resnet18().state_dict(), source)
+    with pytest.raises(ValueError, match="ResNet-18 takes images of any size"):
+        convert_checkpoint(source, out, "timm", "torchvision", image_size=64)
+
+
+@pytest.mark.parametrize("to", ["timm", "torchvision"])
+def test_a_wrong_tensor_is_found_and_nothing_written(to, tmp_path, monkeypatch):
+    """Of the right name and shape: queries and keys exchanged in one layer."""
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    save_vit(source)
+    out.write_bytes(b"was here")
+    form = convert.FORMATS[to]
+
+    def write(state, architecture):
+        state = dict(state)
+        qkv = state["layers.0.attn.qkv.weight"].clone()
+        state["layers.0.attn.qkv.weight"] = torch.cat([qkv[24:], qkv[:24]])
+        return form.write(state, architecture)
+
+    monkeypatch.setitem(convert.FORMATS, to, form._replace(write=write))
+    with pytest.raises(ValueError, match=f"features of the {to} model differ by"):
+        convert_checkpoint(source, out, to, num_heads=2)
+    assert out.read_bytes() == b"was here"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_half_a_file_is_never_left(tmp_path, monkeypatch):
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    save_vit(source)
+
+    def save(saved, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(convert.torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        convert_checkpoint(source, out, "timm", num_heads=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("code of the checkpoint ran",)
+
+
+def test_code_is_refused_unless_trusted(tmp_path, capsys, monkeypatch):
+    for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        monkeypatch.delenv(name, raising=False)
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    save_vit(source)
+    torch.save({**torch.load(source, weights_only=True), "meta": Code()}, source)
+    with pytest.raises(pickle.UnpicklingError):
+        convert_checkpoint(source, out, "timm", num_heads=2)
+    assert "code of the checkpoint ran" not in capsys.readouterr().out
+    assert not out.exists()
+    convert_checkpoint(source, out, "timm", num_heads=2, trust=True)
+    assert "code of the checkpoint ran" in capsys.readouterr().out
+    torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (dict(to="onnx"), f"--to 'onnx': use one of {', '.join(TARGETS)}"),
+        (dict(to="moco-v3"), "--to 'moco-v3': use one of"),
+        (dict(source_format="mmdet"), f"--from .*use one of {', '.join(SOURCES)}"),
+        (dict(branch="target"), "--branch 'target': use one of online, momentum"),
+        (dict(branch="momentum"), "momentum_encoder.module.0.*only under backbone"),
+        (dict(source_format="timm", branch="momentum"), "timm's models have one enc"),
+        (dict(source_format="moco-v3"), "no tensors under 'module.base_encoder.'"),
+        (dict(source_format="torchvision"), "neither those of a plain ResNet nor"),
+        (dict(num_heads=None), "attention heads.*--num-heads"),
+        (dict(num_heads=5), "--num-heads 5 does not divide the width 24"),
+        (dict(image="none.jpg"), "none.jpg"),
+    ],
+)
+def test_bad_options(options, match, tmp_path):
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    save_vit(source)
+    settings = {"to": "timm", "num_heads": 2, **options}
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        convert_checkpoint(source, out, **settings)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+
+
+def test_bad_files(tmp_path):
+    source = tmp_path / "in.pth"
+    save_vit(source)
+    for out, to, match in (
+        ("out.safetensors", "mmpretrain", "no flat dict"),
+        ("out.pth", "safetensors", "named .safetensors"),
+        ("none/out.pth", "timm", "a folder that exists"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            convert_checkpoint(source, tmp_path / out, to, num_heads=2)
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        convert_checkpoint(tmp_path / "none.pth", tmp_path / "out.pth", "timm")
+    torch.save({"epoch": 3}, source)
+    with pytest.raises(ValueError, match="holds no tensors"):
+        convert_checkpoint(source, tmp_path / "out.pth", "timm")
+    picture = tmp_path / "picture.jpg"
+    picture.write_text("none")
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        read_image(picture, 32)
+
+
+def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch):
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    save_vit(source)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ImportError, match=r"'\.\[timm\]'.*--no-verify"):
+        convert_checkpoint(source, out, "timm", num_heads=2)
+    assert not out.exists()
+    result = convert_checkpoint(source, out, "timm", num_heads=2, verify=False)
+    assert result.difference is None and out.exists()
+
+
+def test_picture_is_what_the_models_expect(photos, tmp_path):
+    import cv2
+
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), photos[0][:64, :64, ::-1])
+    picture = read_image(path, 64)
+    assert picture.shape == (1, 3, 64, 64) and picture.dtype == torch.float64
+    red = (photos[0][:64, :64, 0].astype(float) - 123.675) / 58.395
+    assert np.allclose(picture[0, 0].numpy(), red)

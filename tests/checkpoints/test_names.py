@@ -1,0 +1,31 @@
+import torch
+
+from snclr_mm.checkpoints import (
+    timm,
+)
+from snclr_mm.checkpoints.names import invert, pick, rename
+
+
+def test_rename():
+    pairs = [("layers.{}.ln1", "blocks.{}.norm1"), ("ln1", "norm"), ("a.{}.{}", "{}")]
+    assert rename("layers.11.ln1.weight", pairs) == "blocks.11.norm1.weight"
+    assert rename("ln1.bias", pairs) == "norm.bias"
+    assert rename("ln1", pairs) == "norm"
+    # Whole parts only.
+    assert rename("ln12.bias", pairs) == "ln12.bias"
+    assert rename("layers.1.ln12.bias", pairs) == "layers.1.ln12.bias"
+    assert rename("blocks.3.norm1.bias", invert(pairs)) == "layers.3.ln1.bias"
+    for name in (
+        "layers.0.ffn.layers.0.0.weight",
+        "layers.7.attn.qkv.bias",
+        "ln1.bias",
+    ):
+        assert rename(rename(name, timm.PAIRS), invert(timm.PAIRS)) == name
+
+
+def test_pick():
+    tensors = {name: torch.zeros(1) for name in ("m.norm.bias", "m.fc.bias", "q.bias")}
+    backbone = pick(tensors, [("norm", "ln1")], prefix="m.", without=["fc"])
+    assert list(backbone.state) == ["ln1.bias"]
+    assert backbone.renamed == {"ln1.bias": "m.norm.bias"}
+    assert backbone.dropped == ["m.fc.bias", "q.bias"]

@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""Convert a backbone's weights between libraries, and check the result.
+
+IN is what tools/train.py wrote (--from mmpretrain, the default), a checkpoint of
+facebookresearch/moco-v3 or of the SNCLR authors (--from moco-v3), or a backbone of timm
+or torchvision, to go on pretraining from. The result is loaded into the target
+library's own model; its features of a photograph must be the source's.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+from snclr_mm.checkpoints import (
+    BRANCHES,
+    SOURCES,
+    TARGETS,
+    Conversion,
+    convert_checkpoint,
+    summarize_dropped,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="IN", help="checkpoint, a file or URL")
+    parser.add_argument("target", metavar="OUT", type=Path, help="file to write")
+    parser.add_argument("--to", choices=TARGETS, required=True)
+    parser.add_argument(
+        "--from", dest="source_format", choices=SOURCES, default="mmpretrain"
+    )
+    parser.add_argument("--branch", choices=BRANCHES, default="online")
+    parser.add_argument(
+        "--image-size", type=int, help="resize a ViT's position embedding (pixels)"
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="of a ViT, where the checkpoint does not tell"
+    )
+    parser.add_argument("--image", help="picture to compare features of")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not compare features"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="list every tensor, not only counts"
+    )
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load an IN that holds more than tensors and plain data; a pickle can run "
+        "any code, so only for files whose source you trust",
+    )
+    return parser.parse_args(argv)
+
+
+def describe(conversion: Conversion, verbose: bool) -> str:
+    """What was kept, renamed and dropped, as text."""
+    renamed = {a: b for a, b in conversion.renamed.items() if a != b}
+    lines = [
+        f"{conversion.architecture}: {len(conversion.renamed)} tensors kept, "
+        f"{len(renamed)} of them renamed"
+    ]
+    shown = list(conversion.renamed.items())
+    for old, new in shown if verbose else shown[:2]:
+        lines.append(f"  {old} -> {new}")
+    if len(shown) > 2 and not verbose:
+        lines.append("  ...")
+    for what, names in (
+        ("dropped", conversion.dropped),
+        ("without a place in the target", conversion.lost),
+    ):
+        counts = ", ".join(f"{k} ({n})" for k, n in summarize_dropped(names).items())
+        lines.append(f"{len(names)} tensors {what}{': ' if names else ''}{counts}")
+        lines += [f"  {name}" for name in names if verbose]
+    if conversion.difference is None:
+        lines.append("NOT verified (--no-verify)")
+    else:
+        lines.append(
+            f"verified: largest difference of a feature {conversion.difference:.2g}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> Conversion:
+    args = parse_args(argv)
+    try:
+        conversion = convert_checkpoint(
+            args.source,
+            args.target,
+            args.to,
+            args.source_format,
+            args.branch,
+            args.image_size,
+            args.num_heads,
+            args.image,
+            verify=not args.no_verify,
+            trust=args.trust_checkpoint,
+        )
+    except UnpicklingError as error:
+        raise SystemExit(
+            f"{args.source} holds more than tensors and plain data: {error}\n"
+            "If you trust its source, pass --trust-checkpoint."
+        ) from None
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f"Error: {error}") from None
+    print(describe(conversion, args.verbose))
+    print(f"{args.target}\nUse it as: {conversion.usage}")
+    return conversion
+
+
+if __name__ == "__main__":
+    main()
