@@ -1,5 +1,13 @@
+from .coco import CocoFile, box_of, encode_mask
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
 from .load_image import LoadImage
 
-__all__ = ["ImageFolder", "LoadImage", "labeled_subset"]
+__all__ = [
+    "CocoFile",
+    "ImageFolder",
+    "LoadImage",
+    "box_of",
+    "encode_mask",
+    "labeled_subset",
+]
