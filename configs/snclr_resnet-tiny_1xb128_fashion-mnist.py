@@ -5,7 +5,12 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 
-optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-2, weight_decay=1e-2))
+optim_wrapper = dict(
+    type="AmpOptimWrapper",  # off on CPUs without instructions for bfloat16
+    dtype="bfloat16",
+    loss_scale=1.0,
+    optimizer=dict(type="AdamW", lr=1e-2, weight_decay=1e-2),
+)
 param_scheduler = [
     # In iterations, over the cosine's start: also a run of one epoch works.
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),

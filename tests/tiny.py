@@ -24,6 +24,8 @@ def tiny_config(data_root, work_dir, **overrides):
     """
     cfg = Config.fromfile(CONFIG)
     del cfg.model["channels_last"]  # so that the stock algorithms take the config too
+    for option in ("type", "dtype", "loss_scale"):  # the same on each machine
+        del cfg.optim_wrapper[option]
     options = {
         "work_dir": str(work_dir),
         "model.backbone.num_stages": 1,

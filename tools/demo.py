@@ -42,6 +42,7 @@ from snclr_mm.visualization import plot_neighbors, plot_training, read_scalars
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
 STEPS = 5
+SHOWN_NEIGHBORS = 10
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -157,7 +158,8 @@ def find_neighbors(model, train: torch.Tensor, queries: torch.Tensor):
         queries (Tensor): [n, 3, H, W].
 
     Returns:
-        tuple[Tensor, Tensor]: Index into ``train`` and positiveness, [n, K] each.
+        tuple[Tensor, Tensor]: Index into ``train`` and positiveness, [n, 10] each, of
+        the first ten of the K neighbors.
     """
     model.eval()
     queue = MODELS.build(
@@ -169,7 +171,8 @@ def find_neighbors(model, train: torch.Tensor, queries: torch.Tensor):
         model.momentum_encoder(queries)[0], model.head.num_neighbors
     )
     y_1 = model.neck(model.backbone(queries))[0]
-    return index, model.head.attention(y_1, queue.features[index])
+    weight = model.head.attention(y_1, queue.features[index])  # of all K
+    return index[:, :SHOWN_NEIGHBORS], weight[:, :SHOWN_NEIGHBORS]
 
 
 def images_of(loader, model, count: int):

@@ -40,8 +40,8 @@ model = dict(
         attention=dict(
             type="CrossAttentionNeck", in_channels=64, projection="identity"
         ),
-        num_neighbors=10,
-        temperature=0.2,
+        num_neighbors=30,
+        temperature=0.5,
         objective="sum_of_logs",
     ),
 )
