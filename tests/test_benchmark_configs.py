@@ -334,7 +334,6 @@ def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
     name = f"configs/benchmarks/classification/{LINEAR}"
     options = {
         **tiny_backbone(load(LINEAR), digits_root),
-        "model.backbone.init_cfg.checkpoint": pretrained,
         "model.head.lr_factors": "0.1,10",
         "train_dataloader.dataset.indices": 64,
         "val_dataloader.dataset.indices": 50,
@@ -345,7 +344,8 @@ def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
         for key, value in options.items()
     ]
     # On two processes.
-    output = tool("dist_train.sh", name, 2, "--cfg-options", *options, cwd=tmp_path)
+    options = ["--pretrained", str(pretrained), "--cfg-options", *options]
+    output = tool("dist_train.sh", name, 2, *options, cwd=tmp_path)
     assert "accuracy/top1_x0.1: " in output and "accuracy/best_lr_factor" in output
     checkpoint = tmp_path / f"work_dirs/{Path(LINEAR).stem}/epoch_1.pth"
     state = CheckpointLoader.load_checkpoint(str(checkpoint))["state_dict"]
@@ -354,7 +354,7 @@ def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
     # tools/train.py refuses before it trains.
     options.append("model.backbone.init_cfg.prefix=encoder.")
     monkeypatch.chdir(tmp_path)
-    arguments = ["train.py", name, "--work-dir=refused", "--cfg-options", *options]
+    arguments = ["train.py", name, "--work-dir=refused", *options]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(ValueError, match=r"the 0 tensors under 'encoder\.'"):
         runpy.run_path(str(REPOSITORY / "tools/train.py"), run_name="__main__")

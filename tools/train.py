@@ -14,6 +14,7 @@ from snclr_mm.engine import (
     check_pretrained,
     load_config,
     set_dataloader_defaults,
+    set_pretrained,
 )
 
 
@@ -35,6 +36,11 @@ def parse_args() -> argparse.Namespace:
         help="scale the LR by the actual over the config's batch size",
     )
     parser.add_argument("--no-persistent-workers", action="store_true")
+    parser.add_argument(
+        "--pretrained",
+        metavar="FILE",
+        help="start the benchmark's backbone from this pretraining checkpoint",
+    )
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -58,6 +64,8 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    if args.pretrained is not None:
+        set_pretrained(cfg.model, args.pretrained)
     set_dataloader_defaults(
         cfg,
         pin_memory=False if args.no_pin_memory else None,

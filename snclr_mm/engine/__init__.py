@@ -1,4 +1,3 @@
-from .check_pretrained import check_pretrained
 from .collapse_hook import CollapseHook
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
@@ -20,6 +19,7 @@ from .neighbor_queue_hook import NeighborQueueHook
 from .online_knn_hook import OnlineKNNHook
 from .online_linear_probe_hook import OnlineLinearProbeHook
 from .positiveness_entropy_hook import PositivenessEntropyHook
+from .pretrained import check_pretrained, set_pretrained
 
 __all__ = [
     "CPUAmpOptimWrapper",
@@ -42,4 +42,5 @@ __all__ = [
     "load_checkpoints_safely",
     "load_config",
     "set_dataloader_defaults",
+    "set_pretrained",
 ]

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
-from snclr_mm.engine import check_pretrained
+from snclr_mm.engine import check_pretrained, set_pretrained
 
 
 def resnet(depth=18, **init_cfg):
@@ -94,9 +96,59 @@ def test_other_architecture(saved, built, message, tmp_path):
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(
-        ValueError, match=r"--cfg-options model\.backbone\.init_cfg\.checkpoint=FILE"
+        ValueError, match=r"--pretrained FILE, or set model\.backbone\.init_cfg"
     ):
         check_pretrained(classifier(resnet(checkpoint="", prefix="backbone.")))
     missing = str(tmp_path / "none.pth")
     with pytest.raises(FileNotFoundError, match="none.pth"):
         check_pretrained(classifier(resnet(checkpoint=missing, prefix="backbone.")))
+
+
+def test_a_backbone_without_its_last_stage(tmp_path):
+    """As of a C4 detector; its last stage is another module."""
+    init_cfg = save(resnet(), tmp_path / "a.pth")
+    cut = dict(num_stages=3, out_indices=(2,), strides=(1, 2, 2), dilations=(1, 1, 1))
+    check_pretrained(classifier(resnet(**init_cfg) | cut))
+
+
+class Last(BaseModule):
+    """The stage, and a norm that is new."""
+
+    new_parts = ("norm",)
+
+    def __init__(self, init_cfg, channels=32):
+        super().__init__(init_cfg)
+        self.layer4 = MODELS.build(resnet()).layer4
+        self.norm = torch.nn.BatchNorm2d(channels)
+
+
+def test_new_parts(tmp_path):
+    init_cfg = save(resnet(), tmp_path / "a.pth")
+    init_cfg["type"] = "Pretrained"
+    model = torch.nn.ModuleDict(dict(head=Last(init_cfg)))
+    check_pretrained(model)
+    model["head"].init_weights()
+    expected = torch.load(tmp_path / "a.pth")["state_dict"]
+    key = "layer4.0.conv1.weight"
+    assert torch.equal(model["head"].state_dict()[key], expected[f"backbone.{key}"])
+    model["head"].new_parts = ()
+    with pytest.raises(ValueError, match=r"4 not in the checkpoint \(norm\.weight"):
+        check_pretrained(model)
+
+
+def test_set_pretrained():
+    part = dict(type="Pretrained", checkpoint="", prefix="backbone.")
+    cfg = ConfigDict(
+        backbone=dict(init_cfg=[dict(type="Kaiming"), dict(part)]),
+        roi_head=dict(shared_head=dict(init_cfg=dict(part))),
+        neck=dict(init_cfg=dict(type="Pretrained", checkpoint="a.pth")),
+    )
+    assert set_pretrained(cfg, "b.pth") == [
+        "model.backbone.init_cfg.1.checkpoint",
+        "model.roi_head.shared_head.init_cfg.checkpoint",
+    ]
+    assert cfg.backbone.init_cfg[1].checkpoint == "b.pth"
+    assert cfg.roi_head.shared_head.init_cfg.checkpoint == "b.pth"
+    assert cfg.neck.init_cfg.checkpoint == "a.pth"
+    with pytest.raises(ValueError, match=r"--pretrained b\.pth: no part"):
+        set_pretrained(ConfigDict(neck=cfg.neck), "b.pth")

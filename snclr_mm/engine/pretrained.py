@@ -1,6 +1,46 @@
+from typing import Any
+
+from mmengine.config import ConfigDict
 from mmengine.runner import CheckpointLoader
 from mmpretrain.utils import get_ori_model
 from torch import nn
+
+
+def set_pretrained(cfg: ConfigDict, checkpoint: str) -> list[str]:
+    """Start every pretrained part of a model from one checkpoint.
+
+    Args:
+        cfg (ConfigDict): Of the model; changed in place. Filled are all
+            ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``: the
+            backbone's, and in a C4 detector the last stage's.
+        checkpoint (str): File or URL.
+
+    Returns:
+        list[str]: Config keys that were set.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    keys = []
+
+    def visit(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            if value.get("type") == "Pretrained" and value.get("prefix"):
+                value["checkpoint"] = checkpoint
+                keys.append(f"{key}.checkpoint")
+            for name, item in value.items():
+                visit(item, f"{key}.{name}")
+        elif isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                visit(item, f"{key}.{i}")
+
+    visit(cfg, "model")
+    if not keys:
+        raise ValueError(
+            f"--pretrained {checkpoint}: no part of the config's model has an init_cfg="
+            'dict(type="Pretrained", checkpoint="", prefix="backbone.") to fill.'
+        )
+    return keys
 
 
 def check_pretrained(model: nn.Module) -> None:
@@ -11,13 +51,16 @@ def check_pretrained(model: nn.Module) -> None:
     start from random weights. Here it is an error. The weights are loaded on the way;
     MMEngine does so again when training starts.
 
+    The module may lack whole parts of the checkpoint's, as a C4 detector's backbone the
+    last stage, and have parts that its class names in ``new_parts``.
+
     Args:
         model (nn.Module): Possibly wrapped. The modules looked at are those whose
             ``init_cfg`` is Pretrained with a prefix: a benchmark's backbone.
 
     Raises:
         ValueError: If no checkpoint is given, or if its tensors under the prefix are
-            not, in name and shape, exactly the module's.
+            not, in name and shape, the module's.
         FileNotFoundError: If there is no such file.
     """
     for name, module in get_ori_model(model).named_modules():
@@ -30,8 +73,8 @@ def check_pretrained(model: nn.Module) -> None:
 def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
     if not checkpoint:
         raise ValueError(
-            f"{name} starts from a pretraining checkpoint, but none is given: set "
-            f"--cfg-options {name}.init_cfg.checkpoint=FILE."
+            f"{name} starts from a pretraining checkpoint, but none is given: pass "
+            f"--pretrained FILE, or set {name}.init_cfg.checkpoint."
         )
     loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
     loaded = loaded.get("state_dict", loaded)
@@ -58,6 +101,17 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         }
         if not any(problems.values()):
             raise
+    parts = {key.partition(".")[0] for key in own}
+    new = getattr(module, "new_parts", ())
+    problems = {
+        problem: [
+            key
+            for key in keys
+            if (problem != "not in the model" or key.partition(".")[0] in parts)
+            and (problem != "not in the checkpoint" or key.partition(".")[0] not in new)
+        ]
+        for problem, keys in problems.items()
+    }
     text = "; ".join(
         f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
         for problem, keys in problems.items()
