@@ -23,7 +23,7 @@ from mmengine.utils import track_iter_progress
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_sample_images
 
-from snclr_mm.datasets import CocoFile, box_of
+from snclr_mm.datasets import CocoFile, box_of, check_empty
 
 CLASSES = tuple(FashionMNIST.METAINFO["classes"])
 SIDE = 128
@@ -51,10 +51,11 @@ def prepare(
 
     Raises:
         FileNotFoundError: If Fashion-MNIST is not there, saying how to get it.
-        ValueError: If a number of scenes is below 1.
+        ValueError: If a number of scenes is below 1, or ``root`` is not empty.
     """
     if min(train, val) < 1:
         raise ValueError(f"--train {train} and --val {val} must be at least 1.")
+    check_empty(root)
     if not (garments / "train-images-idx3-ubyte").exists():
         raise FileNotFoundError(
             f"There is no Fashion-MNIST in {garments}: run python "

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import mmcv
 import numpy as np
 
-from snclr_mm.datasets import CocoFile
+from snclr_mm.datasets import CocoFile, check_empty
 
 PACKAGE = "deepforest==2.1.0"
 SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"
@@ -50,8 +50,9 @@ def prepare(root: Path, wheel: Path | None = None) -> dict[str, CocoFile]:
 
     Raises:
         RuntimeError: If the wheel cannot be fetched.
-        ValueError: If it is not the expected one.
+        ValueError: If it is not the expected one, or ``root`` is not empty.
     """
+    check_empty(root)
     with tempfile.TemporaryDirectory() as folder:
         wheel = wheel or fetch(Path(folder))
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -90,6 +91,7 @@ def fetch(folder: Path) -> Path:
         RuntimeError: If pip cannot, with what it said.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    command += ["--only-binary", ":all:"]  # a source package would run its own code
     done = subprocess.run(
         [*command, "--dest", str(folder), PACKAGE], text=True, capture_output=True
     )
@@ -165,7 +167,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         files = prepare(args.root, args.wheel)
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise SystemExit(f"Error: {error}") from None
     for split, file in files.items():
         print(f"{split}: {len(file.images)} tiles, {len(file.annotations)} crowns")

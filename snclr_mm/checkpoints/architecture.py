@@ -135,6 +135,10 @@ def _vit(state: State, num_heads: int | None) -> ViTArchitecture:
         )
     if num_heads < 1 or width % num_heads:
         raise ValueError(f"--num-heads {num_heads} does not divide the width {width}.")
+    if "layers.0.ffn.layers.0.0.weight" not in state:
+        raise ValueError(
+            "This ViT's blocks have no plain MLP; such models cannot be converted."
+        )
     layers = {name.split(".")[1] for name in state if name.startswith("layers.")}
     return ViTArchitecture(
         embed_dims=width,
@@ -164,7 +168,9 @@ def load_exactly(model: nn.Module, state: State, optional: str = "$.") -> nn.Mod
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise ValueError(str(error)) from None
+        lines = str(error).splitlines()
+        more = f"\n\t... and {len(lines) - 5} more" if len(lines) > 5 else ""
+        raise ValueError("\n".join(lines[:5]) + more) from None
     missing = [name for name in missing if not re.match(optional, name)]
     if missing or unknown:
         raise ValueError(

@@ -1,5 +1,6 @@
 import os
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.runner import CheckpointLoader
 from mmpretrain.models.utils import resize_pos_embed
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -50,7 +52,10 @@ INSTALL = {
     "timm": "pip install -e '.[timm]'",
     "torchvision": "pip install torchvision",
     "detectron2": "install it from source, as its documentation says",
+    "moco-v3": "pip install -e '.[timm]' torchvision",
 }
+#: Averaged weights beside those that are converted, in timm, torchvision and MMEngine.
+EMA = ("state_dict_ema", "model_ema", "ema_state_dict")
 #: Largest allowed difference of a feature, in double precision.
 TOLERANCE = 1e-5
 
@@ -121,17 +126,30 @@ def convert_checkpoint(
         ImportError: If the target's library is missing; the message says how to get it.
         UnpicklingError: If the source holds more than tensors and ``trust`` is False.
     """
-    _check_options(to, source_format, branch, target)
+    _check_options(to, source_format, branch, source, target)
     form = FORMATS[to]
-    load_checkpoints_safely(trust)
-    checkpoint = _read(source)
+    with _safe_loading(trust):
+        checkpoint = _read(source)
     backbone = FORMATS[source_format].read(checkpoint, branch)
+    for name in EMA:
+        averaged = checkpoint.get(name)
+        if isinstance(averaged, dict):
+            backbone.dropped.extend(f"{name}.{key}" for key in averaged)
     architecture = infer_architecture(
         backbone.state, num_heads if num_heads is not None else backbone.num_heads
     )
     state = {name: value.contiguous() for name, value in backbone.state.items()}
+    for name, value in state.items():
+        if not value.isfinite().all():
+            raise ValueError(f"{source}: {backbone.renamed[name]} is not finite.")
     # Strictly into MMPretrain's model: a tensor too many or too few ends here.
-    mmpretrain.load(mmpretrain.write(state, architecture), architecture)
+    try:
+        mmpretrain.load(mmpretrain.write(state, architecture), architecture)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}\nWith --from {source_format} {source} should hold a plain "
+            f"{architecture}; other sources: {', '.join(SOURCES)}."
+        ) from None
     if image_size is not None:
         state, architecture = resize(state, architecture, image_size)
 
@@ -141,14 +159,16 @@ def convert_checkpoint(
         _write(saved, path)
         if verify:
             picture = read_image(image, getattr(architecture, "image_size", 224))
-            if image_size is None and FORMATS[source_format].load is not None:
+            if image_size is None:
                 original = _original(backbone, source_format, architecture)
                 expected = _features(source_format, original, architecture, picture)
             else:
-                # The source's own model has other positions, or is in no package.
+                # The source's own model has other positions.
                 resized = mmpretrain.write(state, architecture)
                 expected = _features("mmpretrain", resized, architecture, picture)
-            found = _features(to, _read(path), architecture, picture)
+            with _safe_loading(trust=False):
+                saved_again = _read(path)
+            found = _features(to, saved_again, architecture, picture)
             difference = float((found - expected).abs().max())
             if not difference <= TOLERANCE:
                 raise ValueError(
@@ -220,7 +240,10 @@ def _original(
     """What the source's library loads: the backbone alone, under its own names."""
     if source_format == "mmpretrain":  # the same for both branches
         return mmpretrain.write(backbone.state, architecture)
-    return {old: backbone.state[new] for new, old in backbone.renamed.items()}
+    return {
+        old.removeprefix("module."): backbone.state[new]
+        for new, old in backbone.renamed.items()
+    }
 
 
 def _report(
@@ -250,16 +273,20 @@ def summarize_dropped(names: list[str]) -> dict[str, int]:
     return dict(Counter(parts))
 
 
-def _check_options(to: str, source: str, branch: str, target: str | Path) -> None:
+def _check_options(
+    to: str, source_format: str, branch: str, source: str | Path, target: str | Path
+) -> None:
     for option, value, allowed in (
         ("--to", to, TARGETS),
-        ("--from", source, SOURCES),
+        ("--from", source_format, SOURCES),
         ("--branch", branch, BRANCHES),
     ):
         if value not in allowed:
             raise ValueError(f"{option} {value!r}: use one of {', '.join(allowed)}.")
-    if source in ("timm", "torchvision") and branch != "online":
-        raise ValueError(f"--branch {branch}: {source}'s models have one encoder.")
+    if source_format in ("timm", "torchvision") and branch != "online":
+        raise ValueError(
+            f"--branch {branch}: {source_format}'s models have one encoder."
+        )
     container = Path(target).suffix == ".safetensors"
     if container and to not in ("safetensors", "timm", "torchvision"):
         raise ValueError(f"{target}: --to {to} is no flat dict; name it .pth.")
@@ -267,17 +294,52 @@ def _check_options(to: str, source: str, branch: str, target: str | Path) -> Non
         raise ValueError(f"{target}: a safetensors file is named .safetensors.")
     if Path(target).is_dir() or not Path(target).absolute().parent.is_dir():
         raise ValueError(f"{target} must be a file in a folder that exists.")
+    if to == "detectron2" and Path(target).suffix != ".pth":
+        raise ValueError(f"{target}: detectron2 takes torch's files named .pth.")
+    if Path(target).absolute() == Path(source).absolute():
+        raise ValueError(f"{target} is IN itself, whose other parts would be lost.")
 
 
 def _read(path: str | Path) -> dict:
+    is_url = "://" in str(path)
+    if not is_url and not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
     if Path(path).suffix == ".safetensors":
-        return load_file(path)
+        if is_url:
+            raise ValueError(f"{path}: download it first; a .pth may be a URL.")
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from None
+    if not is_url and not zipfile.is_zipfile(path) and not _is_legacy(path):
+        raise ValueError(f"{path} is no checkpoint, or not all of it.")
     checkpoint = CheckpointLoader.load_checkpoint(
         str(path), map_location="cpu", logger="silent"
     )
     if not isinstance(checkpoint, dict) or not tensors_of(checkpoint):
         raise ValueError(f"{path} holds no tensors.")
     return checkpoint
+
+
+def _is_legacy(path: str | Path) -> bool:
+    """Whether it starts as what torch.save wrote before 1.6, a bare pickle."""
+    with open(path, "rb") as file:
+        return file.read(1) == b"\x80"
+
+
+@contextmanager
+def _safe_loading(trust: bool) -> Iterator[None]:
+    """Load safely, or trustingly, inside; the process is afterwards as before."""
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    before = {name: os.environ.pop(name, None) for name in names}
+    try:
+        load_checkpoints_safely(trust)
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _write(saved: dict[str, Any], path: Path) -> None:

@@ -71,8 +71,11 @@ def usage(path: Path, architecture: Architecture) -> str:
     """With the preprocessing that the weights were trained with."""
     if not isinstance(architecture, ResNetArchitecture):
         return f'train.init_checkpoint="{path}" of a ViTDet config'
+    depth = architecture.depth
+    narrow = " MODEL.RESNETS.RES2_OUT_CHANNELS 64" if depth < 50 else ""
     return (
-        f'MODEL.WEIGHTS "{path}" MODEL.RESNETS.STRIDE_IN_1X1 False INPUT.FORMAT RGB '
+        f'MODEL.WEIGHTS "{path}" MODEL.RESNETS.DEPTH {depth}{narrow} '
+        "MODEL.RESNETS.STRIDE_IN_1X1 False INPUT.FORMAT RGB "
         "MODEL.PIXEL_MEAN [123.675,116.28,103.53] "
         "MODEL.PIXEL_STD [58.395,57.12,57.375]"
     )

@@ -11,8 +11,12 @@ from .architecture import Architecture, State, load_exactly
 from .format import Backbone, Format, tensors_of
 from .names import pick
 
-#: Where SNCLR, MoCoV3 and BYOL keep the momentum encoder's backbone.
-MOMENTUM = ("momentum_encoder.module.0.", "target_net.module.0.")
+#: Where SNCLR and MoCoV3, BYOL, and MoCo keep the momentum encoder's backbone.
+MOMENTUM = (
+    "momentum_encoder.module.0.",
+    "target_net.module.0.",
+    "encoder_k.module.0.",
+)
 PREFIX = "backbone."
 
 
@@ -24,7 +28,8 @@ def read(checkpoint: dict, branch: str) -> Backbone:
         branch (str): 'online' or 'momentum'.
 
     Raises:
-        ValueError: If there is no such branch.
+        ValueError: If there is no such branch, or the checkpoint's config has a setting
+            of the backbone that other libraries' models do not have.
     """
     tensors = tensors_of(checkpoint)
     prefixes = [PREFIX] if branch == "online" else list(MOMENTUM)
@@ -41,8 +46,10 @@ def read(checkpoint: dict, branch: str) -> Backbone:
                 f"--branch {branch}: the checkpoint has no tensors under "
                 f"{' or '.join(prefixes)}, only under {', '.join(parts[:10])}."
             )
+    config = _backbone_config(checkpoint.get("meta") or {})
+    _check_computation(config)
     backbone = pick(tensors, prefix=prefix)
-    return backbone._replace(num_heads=_num_heads(checkpoint.get("meta") or {}))
+    return backbone._replace(num_heads=_num_heads(config))
 
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
@@ -72,21 +79,44 @@ def usage(path: Path, architecture: Architecture) -> str:
     return f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
 
 
-def _num_heads(meta: dict) -> int | None:
-    """The ViT's heads by the config in the checkpoint, which is read, never run."""
+def _backbone_config(meta: dict) -> dict:
+    """The backbone's config in the checkpoint, which is read, never run."""
     try:
         nodes = ast.parse(meta.get("cfg") or "").body
-    except SyntaxError:
-        return None
+    except (SyntaxError, TypeError):
+        return {}
     for node in nodes:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model":
-            arch = (_literal(node.value) or {}).get("backbone", {}).get("arch")
-            if isinstance(arch, dict):
-                return arch.get("num_heads")
-            MoCoV3ViT(arch="mocov3-small", patch_size=16)  # it adds its own to the zoo
-            zoo = VisionTransformer.arch_zoo
-            return zoo[arch]["num_heads"] if arch in zoo else None
-    return None
+            model = _literal(node.value)
+            backbone = model.get("backbone") if isinstance(model, dict) else None
+            return backbone if isinstance(backbone, dict) else {}
+    return {}
+
+
+def _check_computation(config: dict) -> None:
+    """Refuse what tensors do not show and other libraries' models compute otherwise."""
+    style = config.get("style", "pytorch")
+    if style != "pytorch":
+        raise ValueError(
+            f"The backbone was trained with style={style!r}, stride in the 1 x 1 "
+            "convolution; only style='pytorch' can be converted."
+        )
+    norm = config.get("norm_cfg")
+    eps = norm.get("eps") if isinstance(norm, dict) else None
+    if eps not in (None, 1e-5 if "depth" in config else 1e-6):
+        raise ValueError(
+            f"The backbone was trained with norm_cfg.eps={eps}, which other libraries' "
+            "models do not have."
+        )
+
+
+def _num_heads(config: dict) -> int | None:
+    arch = config.get("arch")
+    if isinstance(arch, dict):
+        return arch.get("num_heads")
+    MoCoV3ViT(arch="mocov3-small", patch_size=16)  # it adds its own to the zoo
+    zoo = VisionTransformer.arch_zoo
+    return zoo[arch]["num_heads"] if arch in zoo else None
 
 
 def _literal(node: ast.AST) -> Any:

@@ -1,12 +1,20 @@
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from .architecture import Architecture, ResNetArchitecture, State, load_exactly
+from . import mmpretrain
+from .architecture import (
+    Architecture,
+    ResNetArchitecture,
+    State,
+    ViTArchitecture,
+    load_exactly,
+)
 from .format import Format
-from .mmpretrain import PREFIX, usage
+from .mmpretrain import PREFIX
 from .names import rename
 
 PAIRS = [
@@ -17,8 +25,12 @@ PAIRS = [
 
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
-    """As a segmentor's part. MMSegmentation's ViT names its attention otherwise."""
-    state = {PREFIX + rename(name, PAIRS): value for name, value in state.items()}
+    """A ResNet as a segmentor's part.
+
+    MMSegmentation's ViT names its attention otherwise, and reads names without prefix.
+    """
+    prefix = PREFIX if isinstance(architecture, ResNetArchitecture) else ""
+    state = {prefix + rename(name, PAIRS): value for name, value in state.items()}
     return {"state_dict": state}
 
 
@@ -34,17 +46,8 @@ def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
             # Its default dilates the last stages, which changes no weight.
             model = ResNet(architecture.depth, strides=(1, 2, 2, 2), dilations=(1,) * 4)
         else:
-            model = VisionTransformer(
-                img_size=architecture.image_size,
-                patch_size=architecture.patch_size,
-                embed_dims=architecture.embed_dims,
-                num_layers=architecture.num_layers,
-                num_heads=architecture.num_heads,
-                mlp_ratio=architecture.feedforward_channels // architecture.embed_dims,
-                norm_cfg=dict(type="LN", eps=1e-6),
-                final_norm=True,
-                output_cls_token=True,
-            )
+            settings = _settings(architecture)
+            model = VisionTransformer(**settings, output_cls_token=True)
         return load_exactly(model, state)
 
 
@@ -55,6 +58,29 @@ def features(model: nn.Module, image: Tensor) -> Tensor:
         return last
     grid, token = last
     return torch.cat([token[:, None], grid.flatten(2).transpose(1, 2)], dim=1)
+
+
+def usage(path: Path, architecture: Architecture) -> str:
+    """A ViT with the settings that its defaults would change."""
+    if isinstance(architecture, ResNetArchitecture):
+        return mmpretrain.usage(path, architecture)
+    items = _settings(architecture).items()
+    settings = ", ".join(f"{name}={value!r}" for name, value in items)
+    init_cfg = f'dict(type="Pretrained", checkpoint="{path}")'
+    return f'dict(type="VisionTransformer", {settings}, init_cfg={init_cfg})'
+
+
+def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
+    return dict(
+        img_size=architecture.image_size,
+        patch_size=architecture.patch_size,
+        embed_dims=architecture.embed_dims,
+        num_layers=architecture.num_layers,
+        num_heads=architecture.num_heads,
+        mlp_ratio=architecture.feedforward_channels // architecture.embed_dims,
+        norm_cfg=dict(type="LN", eps=1e-6),
+        final_norm=True,
+    )
 
 
 MMSEG = Format(None, write, load, features, usage)

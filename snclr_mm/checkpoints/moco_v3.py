@@ -1,6 +1,13 @@
+import re
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from . import timm, torchvision
+from .architecture import Architecture, ResNetArchitecture
 from .format import Backbone, Format, tensors_of
 from .names import invert, pick
-from .timm import PAIRS
 
 #: Heads by the name that the training script was given; its ViT-S has 12, not 6.
 NUM_HEADS = {"vit_small": 12, "vit_base": 12}
@@ -22,7 +29,7 @@ def read(checkpoint: dict, branch: str) -> Backbone:
     tensors = tensors_of(checkpoint)
     encoder = "base_encoder" if branch == "online" else "momentum_encoder"
     prefix = f"module.{encoder}."
-    backbone = pick(tensors, invert(PAIRS), prefix, without=["head", "fc"])
+    backbone = pick(tensors, invert(timm.PAIRS), prefix, without=["head", "fc"])
     if not backbone.state:
         raise ValueError(
             f"--from moco-v3 --branch {branch}: the checkpoint has no tensors under "
@@ -31,4 +38,24 @@ def read(checkpoint: dict, branch: str) -> Backbone:
     return backbone._replace(num_heads=NUM_HEADS.get(checkpoint.get("arch")))
 
 
-MOCO_V3 = Format(read, None, None, None)
+def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """The models that its code builds on: timm's ViT, torchvision's ResNet."""
+    return _library(architecture).load(_bare(saved), architecture)
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """Of that model."""
+    library = timm if hasattr(model, "forward_features") else torchvision
+    return library.features(model, image)
+
+
+def _library(architecture: Architecture) -> ModuleType:
+    is_resnet = isinstance(architecture, ResNetArchitecture)
+    return torchvision if is_resnet else timm
+
+
+def _bare(saved: dict[str, Any]) -> dict[str, Any]:
+    return {re.sub(r"^\w+_encoder\.", "", k): v for k, v in saved.items()}
+
+
+MOCO_V3 = Format(read, None, load, features)

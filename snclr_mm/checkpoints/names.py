@@ -33,6 +33,11 @@ def invert(pairs: Pairs) -> Pairs:
     return [(new, old) for old, new in pairs]
 
 
+def ddp_prefix(tensors: dict[str, Tensor]) -> str:
+    """``module.`` if DistributedDataParallel put it before each name, else nothing."""
+    return "module." if all(name.startswith("module.") for name in tensors) else ""
+
+
 def pick(
     tensors: dict[str, Tensor],
     pairs: Pairs = (),

@@ -11,7 +11,7 @@ from .architecture import (
     load_exactly,
 )
 from .format import Backbone, Format, tensors_of
-from .names import invert, pick, rename
+from .names import ddp_prefix, invert, pick, rename
 
 PAIRS = [
     ("patch_embed.projection", "patch_embed.proj"),
@@ -23,15 +23,17 @@ PAIRS = [
     ("ln1", "norm"),
 ]
 CLASSIFIER = ("fc", "head")
-HEAD_CHANNELS = 64  # in each of timm's plain ViTs
+#: Heads by width, where there is no doubt: of width 384 timm's ViT has 6 and MoCo v3's
+#: 12, so there the user must say.
+NUM_HEADS = {192: 3, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 
 
 def read(checkpoint: dict, branch: str) -> Backbone:
     """Read a state dict of timm's ResNet or VisionTransformer."""
     tensors = tensors_of(checkpoint)
-    backbone = pick(tensors, invert(PAIRS), without=CLASSIFIER)
+    backbone = pick(tensors, invert(PAIRS), ddp_prefix(tensors), CLASSIFIER)
     token = backbone.state.get("cls_token")
-    heads = None if token is None else token.shape[-1] // HEAD_CHANNELS
+    heads = None if token is None else NUM_HEADS.get(token.shape[-1])
     return backbone._replace(num_heads=heads)
 
 

@@ -11,7 +11,7 @@ from .architecture import (
     load_exactly,
 )
 from .format import Backbone, Format, tensors_of
-from .names import invert, pick, rename
+from .names import ddp_prefix, invert, pick, rename
 
 LAYER = "encoder.layers.encoder_layer_{}"
 PAIRS = [
@@ -27,16 +27,16 @@ PAIRS = [
     ("layers.{}.ffn.layers.1", f"{LAYER}.mlp.3"),
     ("ln1", "encoder.ln"),
 ]
-NUM_HEADS = {768: 12, 1024: 16, 1280: 16}
+NUM_HEADS = {768: 12, 1024: 16, 1280: 16}  # by width, of all its ViTs
 CLASSIFIER = ("fc", "heads")
 
 
 def read(checkpoint: dict, branch: str) -> Backbone:
     """Read a state dict of torchvision's ResNet or VisionTransformer."""
     tensors = tensors_of(checkpoint)
-    backbone = pick(tensors, invert(PAIRS), without=CLASSIFIER)
-    width = backbone.state.get("cls_token")
-    heads = None if width is None else NUM_HEADS.get(width.shape[-1])
+    backbone = pick(tensors, invert(PAIRS), ddp_prefix(tensors), CLASSIFIER)
+    token = backbone.state.get("cls_token")
+    heads = None if token is None else NUM_HEADS.get(token.shape[-1])
     return backbone._replace(num_heads=heads)
 
 

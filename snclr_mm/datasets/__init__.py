@@ -1,4 +1,4 @@
-from .coco import CocoFile, box_of, encode_mask
+from .coco import CocoFile, box_of, check_empty, encode_mask
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
 from .load_image import LoadImage
@@ -8,6 +8,7 @@ __all__ = [
     "ImageFolder",
     "LoadImage",
     "box_of",
+    "check_empty",
     "encode_mask",
     "labeled_subset",
 ]

@@ -30,6 +30,12 @@ def box_of(mask: np.ndarray) -> list[int]:
     return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
 
 
+def check_empty(root: Path) -> None:
+    """Raise ValueError if a folder holds anything, which would mix with new files."""
+    if root.exists() and any(root.iterdir()):
+        raise ValueError(f"{root} is not empty: remove it, or choose another ROOT.")
+
+
 class CocoFile:
     """Collects images and instances, and writes them.
 

@@ -234,7 +234,7 @@ def adapt_to_machine(cfg: Config) -> list[str]:
             notes.append("AMP is off: float16 needs an accelerator.")
         elif not has_fast_bfloat16():
             wrapper.type = "OptimWrapper"
-            notes.append("AMP is off: this CPU has no instructions for bfloat16.")
+            notes.append("AMP is off: no bfloat16 instructions were found.")
         else:
             wrapper.type = "CPUAmpOptimWrapper"
             notes.append("AMP runs in bfloat16 on this CPU.")

