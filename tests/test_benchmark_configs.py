@@ -104,7 +104,9 @@ def test_config_builds(path, monkeypatch):
         assert len(trained) == 2 * len(cfg.model.head.lr_factors)
     else:
         assert any(name.startswith("backbone.") for name in trained)
-    with pytest.raises(ValueError, match="--pretrained FILE, or set model.backbone.init_cfg"):
+    with pytest.raises(
+        ValueError, match="--pretrained FILE, or set model.backbone.init_cfg"
+    ):
         check_pretrained(model)
 
 
