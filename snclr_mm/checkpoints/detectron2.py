@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from . import timm
 from .architecture import Architecture, ResNetArchitecture, State, load_exactly
 from .format import Format
-from .names import rename
+from .names import translate
 
 PAIRS = [
     ("conv1", "stem.conv1"),
@@ -31,11 +31,9 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
     in the box head) and ViTDet (``backbone.net``, timm's names).
     """
     if isinstance(architecture, ResNetArchitecture):
-        state = {
-            rename(name, PAIRS): value
-            for name, value in state.items()
-            if not name.endswith("num_batches_tracked")  # FrozenBN counts none
-        }
+        counters = "num_batches_tracked"  # FrozenBN has none
+        state = {k: v for k, v in state.items() if not k.endswith(counters)}
+        state = translate(state, PAIRS)
     else:
         state = timm.write(state, architecture)
     return {"model": state, "matching_heuristics": True}

@@ -34,13 +34,14 @@ class Format(NamedTuple):
             weights, in double precision; ImportError says how to install the library.
         features: (that model, image [1, 3, H, W]) -> its last features: of a ResNet
             the map [1, C, h, w], of a ViT the normalised tokens [1, 1 + h * w, C].
-        usage: (path, architecture) -> how the library loads the file.
+        usage: (path, architecture) -> how the library loads the file; None if the
+            format is only read.
     """
 
     read: Callable[[dict, str], Backbone] | None
     write: Callable[[State, Architecture], dict[str, Any]] | None
-    load: Callable[[dict[str, Any], Architecture], nn.Module] | None
-    features: Callable[[nn.Module, Tensor], Tensor] | None
+    load: Callable[[dict[str, Any], Architecture], nn.Module]
+    features: Callable[[nn.Module, Tensor], Tensor]
     usage: Callable[[Path, Architecture], str] | None = None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .architecture import Architecture, State, load_exactly
 from .format import Backbone, Format, tensors_of
-from .names import pick
+from .names import pick, translate
 
 #: Where SNCLR and MoCoV3, BYOL, and MoCo keep the momentum encoder's backbone.
 MOMENTUM = (
@@ -54,19 +54,22 @@ def read(checkpoint: dict, branch: str) -> Backbone:
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
     """As a model's part, so that it loads like a pretraining checkpoint."""
-    return {"state_dict": {PREFIX + name: value for name, value in state.items()}}
+    return {"state_dict": translate(state, [], PREFIX)}
+
+
+def bare(saved: dict[str, Any]) -> State:
+    """The saved tensors without the prefix."""
+    tensors = saved["state_dict"].items()
+    return {name.removeprefix(PREFIX): value for name, value in tensors}
 
 
 def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
     """MMPretrain's ResNet or VisionTransformer."""
-    state = {
-        name.removeprefix(PREFIX): value for name, value in saved["state_dict"].items()
-    }
     init_default_scope("mmpretrain")
     config = architecture.config
     if config["type"] == "VisionTransformer":
         config["out_type"] = "raw"
-    return load_exactly(MODELS.build(config), state)
+    return load_exactly(MODELS.build(config), bare(saved))
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:

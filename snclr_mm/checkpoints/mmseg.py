@@ -14,8 +14,7 @@ from .architecture import (
     load_exactly,
 )
 from .format import Format
-from .mmpretrain import PREFIX
-from .names import rename
+from .names import as_arguments, translate
 
 PAIRS = [
     ("layers.{}.attn.qkv.weight", "layers.{}.attn.attn.in_proj_weight"),
@@ -29,18 +28,15 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
 
     MMSegmentation's ViT names its attention otherwise, and reads names without prefix.
     """
-    prefix = PREFIX if isinstance(architecture, ResNetArchitecture) else ""
-    state = {prefix + rename(name, PAIRS): value for name, value in state.items()}
-    return {"state_dict": state}
+    if isinstance(architecture, ResNetArchitecture):
+        return mmpretrain.write(state, architecture)
+    return {"state_dict": translate(state, PAIRS)}
 
 
 def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
     """MMSegmentation's ResNet or VisionTransformer."""
     from mmseg.models.backbones import ResNet, VisionTransformer
 
-    state = {
-        name.removeprefix(PREFIX): value for name, value in saved["state_dict"].items()
-    }
     with DefaultScope.overwrite_default_scope("mmseg"):
         if isinstance(architecture, ResNetArchitecture):
             # Its default dilates the last stages, which changes no weight.
@@ -48,7 +44,7 @@ def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
         else:
             settings = _settings(architecture)
             model = VisionTransformer(**settings, output_cls_token=True)
-        return load_exactly(model, state)
+        return load_exactly(model, mmpretrain.bare(saved))
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -64,8 +60,7 @@ def usage(path: Path, architecture: Architecture) -> str:
     """A ViT with the settings that its defaults would change."""
     if isinstance(architecture, ResNetArchitecture):
         return mmpretrain.usage(path, architecture)
-    items = _settings(architecture).items()
-    settings = ", ".join(f"{name}={value!r}" for name, value in items)
+    settings = as_arguments(_settings(architecture))
     init_cfg = f'dict(type="Pretrained", checkpoint="{path}")'
     return f'dict(type="VisionTransformer", {settings}, init_cfg={init_cfg})'
 

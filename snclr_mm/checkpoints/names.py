@@ -1,9 +1,11 @@
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from .format import Backbone
+from .architecture import State
+from .format import Backbone, tensors_of
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -33,9 +35,14 @@ def invert(pairs: Pairs) -> Pairs:
     return [(new, old) for old, new in pairs]
 
 
-def ddp_prefix(tensors: dict[str, Tensor]) -> str:
-    """``module.`` if DistributedDataParallel put it before each name, else nothing."""
-    return "module." if all(name.startswith("module.") for name in tensors) else ""
+def translate(state: State, pairs: Pairs, prefix: str = "") -> State:
+    """The same tensors under other names, with a prefix before each."""
+    return {prefix + rename(name, pairs): value for name, value in state.items()}
+
+
+def as_arguments(settings: dict[str, Any]) -> str:
+    """``a=1, b='x'``, as one would write a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
 
 def pick(
@@ -66,3 +73,22 @@ def pick(
         renamed=renamed,
         dropped=[name for name in tensors if name not in kept],
     )
+
+
+def pick_classifier(
+    checkpoint: dict, pairs: Pairs, head: Iterable[str], num_heads: dict[int, int]
+) -> Backbone:
+    """Take the backbone out of a classifier's state dict, DDP's or not.
+
+    Args:
+        checkpoint (dict): As the library saves it.
+        pairs (Sequence[tuple[str, str]]): MMPretrain's names -> the library's.
+        head (Iterable[str]): First parts of the classifier's names.
+        num_heads (dict[int, int]): A ViT's heads by width, where the width tells.
+    """
+    tensors = tensors_of(checkpoint)
+    is_ddp = all(name.startswith("module.") for name in tensors)
+    backbone = pick(tensors, invert(pairs), "module." if is_ddp else "", head)
+    token = backbone.state.get("cls_token")
+    heads = None if token is None else num_heads.get(token.shape[-1])
+    return backbone._replace(num_heads=heads)

@@ -10,8 +10,8 @@ from .architecture import (
     ViTArchitecture,
     load_exactly,
 )
-from .format import Backbone, Format, tensors_of
-from .names import ddp_prefix, invert, pick, rename
+from .format import Backbone, Format
+from .names import as_arguments, pick_classifier, translate
 
 PAIRS = [
     ("patch_embed.projection", "patch_embed.proj"),
@@ -30,16 +30,12 @@ NUM_HEADS = {192: 3, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 
 def read(checkpoint: dict, branch: str) -> Backbone:
     """Read a state dict of timm's ResNet or VisionTransformer."""
-    tensors = tensors_of(checkpoint)
-    backbone = pick(tensors, invert(PAIRS), ddp_prefix(tensors), CLASSIFIER)
-    token = backbone.state.get("cls_token")
-    heads = None if token is None else NUM_HEADS.get(token.shape[-1])
-    return backbone._replace(num_heads=heads)
+    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
 
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
     """A state dict without the classifier."""
-    return {rename(name, PAIRS): value for name, value in state.items()}
+    return translate(state, PAIRS)
 
 
 def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
@@ -63,8 +59,7 @@ def usage(path: Path, architecture: Architecture) -> str:
     if isinstance(architecture, ResNetArchitecture):
         model = f'create_model("resnet{architecture.depth}", num_classes=0)'
     else:
-        items = _settings(architecture).items()
-        model = f"models.VisionTransformer({', '.join(f'{k}={v}' for k, v in items)})"
+        model = f"models.VisionTransformer({as_arguments(_settings(architecture))})"
     return f'model = timm.{model}; timm.models.load_checkpoint(model, "{path}")'
 
 

@@ -10,8 +10,8 @@ from .architecture import (
     ViTArchitecture,
     load_exactly,
 )
-from .format import Backbone, Format, tensors_of
-from .names import ddp_prefix, invert, pick, rename
+from .format import Backbone, Format
+from .names import as_arguments, pick_classifier, translate
 
 LAYER = "encoder.layers.encoder_layer_{}"
 PAIRS = [
@@ -33,16 +33,12 @@ CLASSIFIER = ("fc", "heads")
 
 def read(checkpoint: dict, branch: str) -> Backbone:
     """Read a state dict of torchvision's ResNet or VisionTransformer."""
-    tensors = tensors_of(checkpoint)
-    backbone = pick(tensors, invert(PAIRS), ddp_prefix(tensors), CLASSIFIER)
-    token = backbone.state.get("cls_token")
-    heads = None if token is None else NUM_HEADS.get(token.shape[-1])
-    return backbone._replace(num_heads=heads)
+    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
 
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
     """A state dict without the classifier."""
-    return {rename(name, PAIRS): value for name, value in state.items()}
+    return translate(state, PAIRS)
 
 
 def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
@@ -75,8 +71,7 @@ def usage(path: Path, architecture: Architecture) -> str:
     if isinstance(architecture, ResNetArchitecture):
         model = f"resnet{architecture.depth}()"
     else:
-        items = _settings(architecture).items()
-        model = f"VisionTransformer({', '.join(f'{k}={v}' for k, v in items)})"
+        model = f"VisionTransformer({as_arguments(_settings(architecture))})"
     if path.suffix == ".safetensors":
         state = f'safetensors.torch.load_file("{path}")'
     else:

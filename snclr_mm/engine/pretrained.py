@@ -101,15 +101,12 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         }
         if not any(problems.values()):
             raise
-    parts = {key.partition(".")[0] for key in own}
-    new = getattr(module, "new_parts", ())
+    tolerated = {
+        "not in the checkpoint": set(getattr(module, "new_parts", ())),
+        "not in the model": {_part(key) for key in state} - {_part(key) for key in own},
+    }
     problems = {
-        problem: [
-            key
-            for key in keys
-            if (problem != "not in the model" or key.partition(".")[0] in parts)
-            and (problem != "not in the checkpoint" or key.partition(".")[0] not in new)
-        ]
+        problem: [key for key in keys if _part(key) not in tolerated.get(problem, ())]
         for problem, keys in problems.items()
     }
     text = "; ".join(
@@ -118,10 +115,14 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         if keys
     )
     if text:
-        parts = sorted({key.partition(".")[0] for key in loaded})
+        parts = sorted({_part(key) for key in loaded})
         raise ValueError(
             f"{name}, a {type(module).__name__} of {len(own)} tensors, does not match "
             f"the {len(state)} tensors under {prefix!r} in {checkpoint}: {text}. "
             f"Either {name}.init_cfg.prefix is wrong (the checkpoint has "
             f"{', '.join(parts)}), or {name} is not built as it was for pretraining."
         )
+
+
+def _part(key: str) -> str:
+    return key.partition(".")[0]

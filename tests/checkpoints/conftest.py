@@ -1,19 +1,7 @@
 import pytest
-from command import tool
+from command import SMALL_PICTURES, tool
 from tiny import REPOSITORY
 
-OPTIONS = [
-    "train_dataloader.batch_size=8",
-    "train_dataloader.num_workers=0",
-    "train_dataloader.dataset.pipeline.1.transforms.0.0.scale=32",
-    "train_dataloader.dataset.pipeline.1.transforms.1.0.scale=32",
-    "model.neck.hid_channels=64",
-    "model.head.predictor.hid_channels=64",
-    "model.head.queue.length=50",
-    "model.head.num_neighbors=5",
-    "train_cfg.max_epochs=1",
-    "param_scheduler=[]",
-]
 CONFIGS = {
     "resnet50": ("configs/snclr_r50_8xb256.py", "optim_wrapper.optimizer.lr=0.1"),
     "vit-small": (
@@ -36,7 +24,8 @@ def trained(request, image_folder, tmp_path_factory):
         work_dir,
         "--cfg-options",
         f"train_dataloader.dataset.data_root={image_folder}",
-        *OPTIONS,
+        "train_dataloader.batch_size=8",
+        *SMALL_PICTURES,
         option,
         cwd=work_dir,
     )

@@ -6,6 +6,19 @@ import sys
 
 from tiny import REPOSITORY
 
+#: For ImageNet's pretraining configs: pictures of 32 px and few of them, at full width.
+SMALL_PICTURES = [
+    "train_dataloader.num_workers=0",
+    "train_dataloader.dataset.pipeline.1.transforms.0.0.scale=32",
+    "train_dataloader.dataset.pipeline.1.transforms.1.0.scale=32",
+    "model.neck.hid_channels=64",
+    "model.head.predictor.hid_channels=64",
+    "model.head.queue.length=50",
+    "model.head.num_neighbors=5",
+    "train_cfg.max_epochs=1",
+    "param_scheduler=[]",
+]
+
 
 def run(*command, cwd, fails=False):
     """Run a command; returns what it printed, and raises with it if it fails.

@@ -6,7 +6,7 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
-from command import run, tool
+from command import SMALL_PICTURES, run, tool
 from tiny import CONFIG
 
 # MMPretrain's own tools and configs, as its wheel ships them.
@@ -35,16 +35,8 @@ def test_headline_config_on_two_cpu_processes(image_folder, tmp_path):
         "--cfg-options",
         f"train_dataloader.dataset.data_root={image_folder}",
         "train_dataloader.batch_size=4",
-        "train_dataloader.num_workers=0",
-        "train_dataloader.dataset.pipeline.1.transforms.0.0.scale=32",
-        "train_dataloader.dataset.pipeline.1.transforms.1.0.scale=32",
-        "model.neck.hid_channels=64",
-        "model.head.predictor.hid_channels=64",
-        "model.head.queue.length=50",
-        "model.head.num_neighbors=5",
+        *SMALL_PICTURES,
         "default_hooks.logger.interval=1",
-        "train_cfg.max_epochs=1",
-        "param_scheduler=[]",
         "optim_wrapper.optimizer.lr=0.1",
         cwd=tmp_path,
     )
