@@ -28,7 +28,7 @@ EXTRAS = {
         "opencv-python<4.12",
         "setuptools<81",
     ],
-    "downstream": ["onedl-mmdetection==3.5.1", "onedl-mmsegmentation==1.4.2"],
+    "downstream": ["onedl-mmdetection==3.5.1", "onedl-mmsegmentation==1.4.2", "ninja"],
     # timm's backbones, through MMPretrain's TIMMBackbone.
     "timm": ["timm>=1.0"],
     # The linear probes, pictures and TensorBoard scalars of the main job.

@@ -3,12 +3,25 @@ import os
 # Nothing may install itself while tests run (mmengine's get_config would).
 os.environ["PIP_NO_INDEX"] = "1"
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
+from command import SMALL_PICTURES, tool
 from mmengine.registry import init_default_scope
+from tiny import REPOSITORY
 
 import snclr_mm  # noqa: F401
+
+#: Configs that are trained for checkpoints at full width, with an option for each.
+PRETRAINING = {
+    "resnet50": ("configs/snclr_r50_8xb256.py", "optim_wrapper.optimizer.lr=0.1"),
+    "vit-small": (
+        "configs/imagenet/snclr_vit-small-p16_8xb512-300e_in1k.py",
+        "model.backbone.img_size=32",
+    ),
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -77,3 +90,29 @@ def digits_root(tmp_path_factory):
                 header.tobytes() + data.tobytes()
             )
     return root
+
+
+@pytest.fixture(scope="session")
+def pretraining_checkpoint(image_folder, tmp_path_factory):
+    """name -> what tools/train.py wrote after six steps, at full width."""
+
+    @cache
+    def train(name):
+        config, option = PRETRAINING[name]
+        work_dir = tmp_path_factory.mktemp(name)
+        tool(
+            "train.py",
+            REPOSITORY / config,
+            "--no-validate",
+            "--work-dir",
+            work_dir,
+            "--cfg-options",
+            f"train_dataloader.dataset.data_root={image_folder}",
+            "train_dataloader.batch_size=8",
+            *SMALL_PICTURES,
+            option,
+            cwd=work_dir,
+        )
+        return work_dir / "epoch_1.pth"
+
+    return train

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -278,17 +279,33 @@ class Executor:
         return options
 
     def _call(self, run: Run, slot: int, tool: str, *options) -> None:
-        threads = max(1, len(os.sched_getaffinity(0)) // self.args.jobs)
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        if torch.cuda.is_available():
-            env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-        log = run.folder / f"{tool}.log"
-        script = REPOSITORY / "tools" / f"{tool}.py"
-        command = [sys.executable, str(script), *map(str, options)]
-        with log.open("a") as file:
-            code = subprocess.call(command, stdout=file, stderr=file, env=env)
-        if code:
-            raise subprocess.CalledProcessError(code, command, output=log)
+        run_tool(tool, options, run.folder, slot, self.args.jobs)
+
+
+def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:
+    """Run one of this project's tools, logging to ``folder/NAME.log``.
+
+    Args:
+        name (str): Of tools/NAME.py.
+        options (Sequence): Of its command line.
+        folder (Path): For the log.
+        slot (int): Below ``jobs``; picks the GPU, where there are any.
+        jobs (int): How many such processes share the CPU cores.
+
+    Raises:
+        subprocess.CalledProcessError: If it fails; its ``output`` is the log's path.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if torch.cuda.is_available():
+        env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    log = folder / f"{name}.log"
+    script = REPOSITORY / "tools" / f"{name}.py"
+    command = [sys.executable, str(script), *map(str, options)]
+    with log.open("a") as file:
+        code = subprocess.call(command, stdout=file, stderr=file, env=env)
+    if code:
+        raise subprocess.CalledProcessError(code, command, output=log)
 
 
 def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:

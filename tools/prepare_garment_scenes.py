@@ -19,7 +19,6 @@ import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import cv2
 import mmcv
 import numpy as np
-from mmengine.utils import track_iter_progress
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_sample_images
 
@@ -35,15 +34,15 @@ MIN_VISIBLE = 0.3  # of a garment's area, to be an instance
 
 
 def prepare(
-    root: Path, garments: Path, train: int = 600, val: int = 150, seed: int = 0
+    root: Path, garments: Path, train: int = 3000, val: int = 200, seed: int = 0
 ) -> dict[str, CocoFile]:
     """Write the scenes.
 
     Args:
         root (Path): Folder, made if it does not exist.
         garments (Path): Fashion-MNIST's folder.
-        train (int): Number of training scenes. Defaults to 600.
-        val (int): Number of validation scenes. Defaults to 150.
+        train (int): Number of training scenes. Defaults to 3000.
+        val (int): Number of validation scenes. Defaults to 200.
         seed (int): Of everything that is drawn. Defaults to 0.
 
     Returns:
@@ -69,8 +68,7 @@ def prepare(
         rng = np.random.default_rng([seed, test])
         photos = [_half(photo, split) for photo in load_sample_images().images]
         files[split] = file = CocoFile(CLASSES)
-        print(f"{split}: {number} scenes")
-        for i in track_iter_progress(range(number)):
+        for i in range(number):
             scene, semantic, instances = compose(data, photos, rng)
             name = f"{i:05d}.png"
             mmcv.imwrite(scene[..., ::-1].copy(), str(root / split / name))
@@ -173,8 +171,8 @@ def main(argv: list[str] | None = None) -> None:
         "root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path
     )
     parser.add_argument("--garments", default="data/fashion-mnist", type=Path)
-    parser.add_argument("--train", type=int, default=600)
-    parser.add_argument("--val", type=int, default=150)
+    parser.add_argument("--train", type=int, default=3000)
+    parser.add_argument("--val", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:

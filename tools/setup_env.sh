@@ -1,5 +1,6 @@
 # Sourced by demo.sh and run_tests.sh: a .venv with the tested versions in the
-# repository, made once; afterwards `python` is the one in it.
+# repository, made once; afterwards `python` is the one in it. With the argument
+# "downstream" also MMDetection and MMSegmentation.
 # Environment: PYTHON (default: the first of python3, python3.12, .11, .10 that fits).
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$REPO"
@@ -25,22 +26,63 @@ make_venv() {
     rm -rf .venv-tool
 }
 
+PIP=".venv/bin/python -m pip --disable-pip-version-check --quiet"
+
+# On a machine without a desktop's libraries OpenCV needs its headless build.
+fix_opencv() {
+    .venv/bin/python -c 'import cv2' 2>/dev/null && return
+    $PIP uninstall --yes opencv-python opencv-python-headless
+    $PIP install -c tools/constraints.txt opencv-python-headless
+}
+
+# MMDetection and MMSegmentation need mmcv's compiled ops, which pip's build of mmcv
+# lacks. Built for CPUs, once for this machine, Python and torch, and kept.
+install_mmcv_ops() {
+    local kept built
+    kept=${XDG_CACHE_HOME:-$HOME/.cache}/snclr_mm/$(.venv/bin/python - <<'EOF'
+import platform, re, sys, torch
+pins = open("tools/constraints.txt").read()
+mmcv = re.search(r"^onedl-mmcv==(.+)$", pins, re.M)[1]
+python = "%d.%d" % sys.version_info[:2]
+print(f"mmcv-{mmcv}_torch-{torch.__version__}_python-{python}_{platform.machine()}")
+EOF
+)
+    if ! ls "$kept"/*.whl >/dev/null 2>&1; then
+        echo "Building mmcv's ops, about 8 minutes on two cores ..."
+        built=$(mktemp -d)
+        PATH="$REPO/.venv/bin:$PATH" CUDA_VISIBLE_DEVICES= FORCE_CUDA=0 \
+            MAX_JOBS=$(nproc) CFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
+            CXXFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
+            $PIP wheel --no-cache-dir --no-build-isolation --no-deps \
+            -c tools/constraints.txt onedl-mmcv -w "$built" || return
+        mkdir -p "$kept"
+        mv "$built"/*.whl "$kept"
+        rm -r "$built"
+    fi
+    $PIP install --force-reinstall --no-deps "$kept"/*.whl
+}
+
 STAMP=.venv/.complete-$(cat setup.py tools/constraints.txt | cksum | cut -d' ' -f1)
 if [ ! -f "$STAMP" ]; then
     echo "Setting up $REPO/.venv (PyTorch and the OpenMMLab stack; some minutes) ..."
     [ -x .venv/bin/python ] || make_venv
-    PIP=".venv/bin/python -m pip --disable-pip-version-check --quiet"
     # torch first and alone: an open range would bring another build with it.
     $PIP install -c tools/constraints.txt torch==2.13.0
     $PIP install -c tools/constraints.txt torchvision==0.28.0
     # No cache: it would mix up mmcv built with and without ops.
     $PIP install --no-cache-dir -c tools/constraints.txt -e '.[onedl,eval,timm,dev]'
-    # On a machine without a desktop's libraries OpenCV needs its headless build.
-    if ! .venv/bin/python -c 'import cv2' 2>/dev/null; then
-        VERSION=$(sed -n 's/^opencv-python==//p' tools/constraints.txt)
-        $PIP uninstall --yes opencv-python
-        $PIP install -c tools/constraints.txt "opencv-python-headless==$VERSION"
-    fi
+    fix_opencv
     touch "$STAMP"
+fi
+if [ "${1:-}" = downstream ] && [ ! -f "$STAMP-downstream" ]; then
+    echo "Adding MMDetection and MMSegmentation ..."
+    $PIP install -c tools/constraints.txt -e '.[downstream]'
+    fix_opencv
+    if install_mmcv_ops; then
+        touch "$STAMP-downstream"
+    else
+        echo "mmcv's ops could not be built (is there a C++ compiler, and Python's" \
+            "headers?): what needs them is skipped." >&2
+    fi
 fi
 . .venv/bin/activate

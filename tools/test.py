@@ -13,6 +13,7 @@ from mmengine.evaluator import DumpResults
 from snclr_mm.engine import (
     add_common_arguments,
     build_runner,
+    check_annotations,
     check_data_roots,
     load_config,
     set_dataloader_defaults,
@@ -50,6 +51,7 @@ def main() -> None:
     merge_args(cfg, args)
     check_data_roots(cfg, stages=["test"])
     with build_runner(cfg, args.trust_checkpoint) as runner:
+        check_annotations(runner, ["test"])
         if args.out and args.out_item == "pred":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()

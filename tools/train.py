@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from snclr_mm.engine import (
     add_common_arguments,
     build_runner,
+    check_annotations,
     check_data_roots,
     check_pretrained,
     load_config,
@@ -80,6 +81,7 @@ def main() -> None:
     check_data_roots(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
+        check_annotations(runner, ["train", "val"])
         runner.train()
 
 

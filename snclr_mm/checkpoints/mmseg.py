@@ -73,6 +73,7 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
         num_layers=architecture.num_layers,
         num_heads=architecture.num_heads,
         mlp_ratio=architecture.feedforward_channels // architecture.embed_dims,
+        patch_bias=True,
         norm_cfg=dict(type="LN", eps=1e-6),
         final_norm=True,
     )

@@ -1,3 +1,4 @@
+from .annotations import check_annotations
 from .collapse_hook import CollapseHook
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
@@ -36,6 +37,7 @@ __all__ = [
     "adapt_to_machine",
     "add_common_arguments",
     "build_runner",
+    "check_annotations",
     "check_data_roots",
     "check_pretrained",
     "find_config",

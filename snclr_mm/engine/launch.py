@@ -16,6 +16,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .annotations import leaves
 from .cpu_amp_optim_wrapper import has_fast_bfloat16
 
 if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
@@ -165,11 +166,15 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
         options (bool | None): ``pin_memory`` and ``persistent_workers``; a value other
             than None wins over the config's.
     """
+    # MMDetection and MMSegmentation keep MMEngine's own collate function, in lists.
+    mmpretrain = cfg.get("default_scope", "mmpretrain") == "mmpretrain"
     for loader in dataloaders(cfg).values():
-        loader.setdefault("collate_fn", dict(type="default_collate"))
+        if mmpretrain:
+            loader.setdefault("collate_fn", dict(type="default_collate"))
         # Configs from `mmpretrain::` carry a scope, which MMEngine would pass on to
         # the collate function.
-        loader.collate_fn.pop("_scope_", None)
+        if "collate_fn" in loader:
+            loader.collate_fn.pop("_scope_", None)
         for option, value in options.items():
             if value is not None:
                 loader[option] = value
@@ -179,32 +184,49 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
 
 
 def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> None:
-    """Check that the folder of each dataset exists, before minutes of start-up.
+    """Check that folders and annotations of each dataset exist, before the start-up.
 
     Args:
         cfg (Config): The config.
         stages (Sequence[str]): Which of train, val and test are about to run.
 
     Raises:
-        FileNotFoundError: Naming the folder, its config key, and how to set it.
+        FileNotFoundError: Naming what is missing, its config key, and how to set it.
     """
-    for key, loader in dataloaders(cfg, stages).items():
-        dataset = loader.get("dataset") or {}
-        root = dataset.get("data_root")
-        if not root or "://" in root or Path(root).expanduser().exists():
-            continue
-        message = (
-            f"{key}.dataset.data_root={root!r} does not exist (working directory: "
-            f"{Path.cwd()}). Set it with --cfg-options {key}.dataset.data_root=DIR."
-        )
-        if dataset.get("type") == "FashionMNIST":
-            message += (
-                " To get Fashion-MNIST: python "
-                f"{REPOSITORY / 'tools/prepare_fashion_mnist.py'} {root}"
-            )
-        if key.startswith("val") and "train" in stages:
-            message += " To train without evaluation: --no-validate."
-        raise FileNotFoundError(message)
+    for stage_key, loader in dataloaders(cfg, stages).items():
+        for key, dataset in leaves(loader.get("dataset") or {}, f"{stage_key}.dataset"):
+            for name, value, path in _paths(dataset):
+                if "://" in str(path) or path.expanduser().exists():
+                    continue
+                message = (
+                    f"{key}.{name}={value!r} does not exist"
+                    f"{'' if str(path) == str(value) else f' in data_root: {path}'} "
+                    f"(working directory: {Path.cwd()}). Set it with --cfg-options "
+                    f"{key}.{name}={'DIR' if name == 'data_root' else 'PATH'}."
+                )
+                if dataset.get("type") == "FashionMNIST":
+                    message += (
+                        " To get Fashion-MNIST: python "
+                        f"{REPOSITORY / 'tools/prepare_fashion_mnist.py'} {value}"
+                    )
+                if key.startswith("val") and "train" in stages:
+                    message += " To train without evaluation: --no-validate."
+                raise FileNotFoundError(message)
+
+
+def _paths(dataset: ConfigDict) -> Iterator[tuple[str, str, Path]]:
+    """What a dataset reads: (key, value, path), its root first."""
+    root = dataset.get("data_root") or ""
+    values = {"data_root": root, "ann_file": dataset.get("ann_file")}
+    prefix = dataset.get("data_prefix")
+    if isinstance(prefix, dict):
+        values |= {f"data_prefix.{name}": value for name, value in prefix.items()}
+    else:
+        values["data_prefix"] = prefix
+    for name, value in values.items():
+        if value and isinstance(value, str):
+            base = "" if name == "data_root" or "://" in value else root
+            yield name, value, Path(base, value)
 
 
 def adapt_to_machine(cfg: Config) -> list[str]:

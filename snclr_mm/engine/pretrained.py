@@ -5,6 +5,9 @@ from mmengine.runner import CheckpointLoader
 from mmpretrain.utils import get_ori_model
 from torch import nn
 
+#: What a pretraining checkpoint cannot have, by class.
+NEW_PARTS = {"ResLayerExtraNorm": ("norm",)}
+
 
 def set_pretrained(cfg: ConfigDict, checkpoint: str) -> list[str]:
     """Start every pretrained part of a model from one checkpoint.
@@ -52,7 +55,7 @@ def check_pretrained(model: nn.Module) -> None:
     MMEngine does so again when training starts.
 
     The module may lack whole parts of the checkpoint's, as a C4 detector's backbone the
-    last stage, and have parts that its class names in ``new_parts``.
+    last stage, and have the parts named in ``NEW_PARTS``.
 
     Args:
         model (nn.Module): Possibly wrapped. The modules looked at are those whose
@@ -102,7 +105,7 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         if not any(problems.values()):
             raise
     tolerated = {
-        "not in the checkpoint": set(getattr(module, "new_parts", ())),
+        "not in the checkpoint": set(NEW_PARTS.get(type(module).__name__, ())),
         "not in the model": {_part(key) for key in state} - {_part(key) for key in own},
     }
     problems = {

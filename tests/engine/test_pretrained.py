@@ -5,6 +5,7 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
 from snclr_mm.engine import check_pretrained, set_pretrained
+from snclr_mm.engine.pretrained import NEW_PARTS
 
 
 def resnet(depth=18, **init_cfg):
@@ -114,15 +115,14 @@ def test_a_backbone_without_its_last_stage(tmp_path):
 class Last(BaseModule):
     """The stage, and a norm that is new."""
 
-    new_parts = ("norm",)
-
     def __init__(self, init_cfg, channels=32):
         super().__init__(init_cfg)
         self.layer4 = MODELS.build(resnet()).layer4
         self.norm = torch.nn.BatchNorm2d(channels)
 
 
-def test_new_parts(tmp_path):
+def test_new_parts(tmp_path, monkeypatch):
+    monkeypatch.setitem(NEW_PARTS, "Last", ("norm",))
     init_cfg = save(resnet(), tmp_path / "a.pth")
     init_cfg["type"] = "Pretrained"
     model = torch.nn.ModuleDict(dict(head=Last(init_cfg)))
@@ -131,7 +131,7 @@ def test_new_parts(tmp_path):
     expected = torch.load(tmp_path / "a.pth")["state_dict"]
     key = "layer4.0.conv1.weight"
     assert torch.equal(model["head"].state_dict()[key], expected[f"backbone.{key}"])
-    model["head"].new_parts = ()
+    monkeypatch.delitem(NEW_PARTS, "Last")
     with pytest.raises(ValueError, match=r"4 not in the checkpoint \(norm\.weight"):
         check_pretrained(model)
 

@@ -2,7 +2,7 @@
 # res5, which is pretrained too.
 _base_ = "mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py"
 
-custom_imports = dict(imports=["snclr_mm.downstream"], allow_failed_imports=False)
+custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)
 
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 pretrained = dict(type="Pretrained", checkpoint="", prefix="backbone.")
@@ -19,7 +19,7 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(
-            type="ResLayerExtraNorm",
+            type="ResLayerExtraNorm",  # MMPretrain's
             norm_cfg=norm_cfg,
             norm_eval=False,
             style="pytorch",

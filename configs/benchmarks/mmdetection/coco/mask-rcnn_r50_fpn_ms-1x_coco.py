@@ -13,9 +13,7 @@ model = dict(
     ),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
-        bbox_head=dict(
-            type="Shared4Conv1FCBBoxHead", conv_out_channels=256, norm_cfg=norm_cfg
-        ),
+        bbox_head=dict(type="Shared4Conv1FCBBoxHead", norm_cfg=norm_cfg),
         mask_head=dict(norm_cfg=norm_cfg),
     ),
 )

@@ -2,7 +2,7 @@
 # transfer: SyncBN, nothing frozen, and a norm after res5, which is pretrained too.
 _base_ = "mmdet::pascal_voc/faster-rcnn_r50-caffe-c4_ms-18k_voc0712.py"
 
-custom_imports = dict(imports=["snclr_mm.downstream"], allow_failed_imports=False)
+custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)
 
 norm_cfg = dict(type="SyncBN", requires_grad=True)
 pretrained = dict(type="Pretrained", checkpoint="", prefix="backbone.")
@@ -19,7 +19,7 @@ model = dict(
     ),
     roi_head=dict(
         shared_head=dict(
-            type="ResLayerExtraNorm",
+            type="ResLayerExtraNorm",  # MMPretrain's
             norm_cfg=norm_cfg,
             norm_eval=False,
             style="pytorch",
@@ -40,3 +40,6 @@ param_scheduler = [
         gamma=0.1,
     ),
 ]
+# AP, AP50 and AP75 in one, as those papers report on VOC 2007.
+val_evaluator = dict(iou_thrs=[0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+test_evaluator = val_evaluator

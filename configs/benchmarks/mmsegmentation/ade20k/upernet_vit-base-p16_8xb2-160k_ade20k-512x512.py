@@ -17,3 +17,5 @@ model = dict(
         init_cfg=dict(type="Pretrained", checkpoint="", prefix="backbone."),
     ),
 )
+# MMSegmentation excludes "norm" from weight decay, but ViT's are named ln1 and ln2.
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))

@@ -1,0 +1,53 @@
+# SNCLR, ResNet-18 at half width, on the unlabeled scenes of
+# tools/prepare_garment_scenes.py; for two CPU cores.
+_base_ = [
+    "../_base_/models/snclr_resnet18-small.py",
+    "../_base_/datasets/small_images.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    base_momentum=0.05,
+    channels_last=True,
+    backbone=dict(
+        _delete_=True, type="ResNet", depth=18, stem_channels=32, base_channels=32
+    ),
+    neck=dict(in_channels=256, hid_channels=512, out_channels=64),
+    head=dict(
+        predictor=dict(in_channels=64, hid_channels=512, out_channels=64),
+        queue=dict(length=2048, dim=64),
+        attention=dict(in_channels=64),
+        temperature=0.5,
+    ),
+)
+
+train_pipeline = _base_.train_pipeline
+for _view in train_pipeline[1].transforms:
+    _view[0].crop_ratio_range = (0.2, 1.0)
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    dataset=dict(
+        type="ImageFolder",
+        data_root="data/garment-scenes/train",
+        pipeline=train_pipeline,
+    ),
+)
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None
+
+optim_wrapper = dict(
+    type="AmpOptimWrapper",  # off on CPUs without instructions for bfloat16
+    dtype="bfloat16",
+    loss_scale=1.0,
+    optimizer=dict(type="AdamW", lr=3e-3, weight_decay=1e-2),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True),
+]
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100)
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=20, max_keep_ckpts=1)
+)
+auto_scale_lr = dict(base_batch_size=128)

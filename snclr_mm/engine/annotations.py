@@ -1,0 +1,184 @@
+"""Do the annotations of a detector's or segmentor's data fit its model?"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmpretrain.utils import get_ori_model
+
+MAPS_READ = 16  # of a segmentation data set, evenly spread
+
+
+def check_annotations(runner: Runner, stages: Sequence[str]) -> None:
+    """Check what MMDetection and MMSegmentation pass over in silence.
+
+    MMDetection leaves out boxes outside their image and objects whose class it does not
+    know, and numbers classes in the order of the file, not of ``classes``. The main
+    process reads COCO files once more, and ``MAPS_READ`` of the label maps.
+
+    Args:
+        runner (Runner): Its dataloaders and loops are built if they are not yet. With
+            another default scope than mmdet or mmseg nothing happens.
+        stages (Sequence[str]): Of train, val and test.
+
+    Raises:
+        ValueError: Naming the file, what is wrong with it, and the config key.
+    """
+    if runner.cfg.get("default_scope") not in ("mmdet", "mmseg"):
+        return
+    for stage in stages:
+        if getattr(runner, f"_{stage}_loop") is None:
+            continue
+        loader = getattr(runner, f"{stage}_loop").dataloader
+        for key, dataset in leaves(loader.dataset, f"{stage}_dataloader.dataset"):
+            classes = dataset.metainfo.get("classes", ())
+            _check_heads(get_ori_model(runner.model), classes, key)
+            if not is_main_process():
+                continue
+            if hasattr(dataset, "label_map"):
+                _check_maps(dataset, classes, key)
+            elif str(dataset.ann_file).endswith(".json"):
+                check_coco(dataset.ann_file, classes, key)
+            else:
+                _check_found(dataset, classes, key)
+
+
+def leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Data sets inside of RepeatDataset, ConcatDataset and the like, by config key.
+
+    Args:
+        dataset (Any): Built, or as a config.
+        key (str): Its config key.
+    """
+
+    def inner(name: str) -> Any:
+        if isinstance(dataset, dict):
+            return dataset.get(name)
+        return getattr(dataset, name, None)
+
+    if inner("datasets") is not None:
+        for i, part in enumerate(inner("datasets")):
+            yield from leaves(part, f"{key}.datasets.{i}")
+    elif inner("dataset") is not None:
+        yield from leaves(inner("dataset"), f"{key}.dataset")
+    else:
+        yield key, dataset
+
+
+def check_coco(path: str, classes: Sequence[str], key: str) -> None:
+    """Check boxes and classes of an annotation file in COCO's format.
+
+    Args:
+        path (str): The file.
+        classes (Sequence[str]): That the data set is to have, in order.
+        key (str): The data set's config key, for messages.
+
+    Raises:
+        ValueError: If a class is not in the file or stands in another order there, or
+            if a box does not overlap its image. Of boxes that stick out by more than a
+            pixel the log warns.
+    """
+    content = json.loads(Path(path).read_text())
+    names = [category["name"] for category in content["categories"]]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{key}: {path} has no class {unknown[0]!r} ({len(unknown)} of "
+            f"{len(classes)} classes are not in it; it has {_some(names)}). Set "
+            f"{key}.metainfo.classes, and num_classes of the model's heads."
+        )
+    ordered = [name for name in names if name in classes]
+    if ordered != list(classes):
+        raise ValueError(
+            f"{key}: MMDetection numbers classes as {path} does, but "
+            f"{key}.metainfo.classes has another order. Use {_some(ordered)}."
+        )
+    sizes = {
+        image["id"]: (image["width"], image["height"]) for image in content["images"]
+    }
+    annotations = content["annotations"]
+    if not annotations:
+        raise ValueError(f"{key}: {path} has no annotations.")
+    boxes = np.array([a["bbox"] for a in annotations], dtype=float).reshape(-1, 4)
+    size = np.array([sizes[a["image_id"]] for a in annotations], dtype=float)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    outside = ((high <= 0) | (low >= size)).any(axis=1)
+    if outside.any():
+        first = annotations[int(outside.argmax())]
+        raise ValueError(
+            f"{key}: {int(outside.sum())} of {len(boxes)} boxes in {path} are outside "
+            f"of their image. The first is annotation {first['id']}: x, y, width, "
+            f"height = {first['bbox']} in an image of {sizes[first['image_id']]} "
+            "(width, height). Correct or remove them: MMDetection leaves them out. "
+            "Left, top, right, bottom is not COCO's format."
+        )
+    cut = ((low < -1) | (high > size + 1)).any(axis=1)
+    if cut.any():
+        first = annotations[int(cut.argmax())]
+        print_log(
+            f"{key}: {int(cut.sum())} of {len(boxes)} boxes in {path} stick out of "
+            f"their image by more than a pixel, first annotation {first['id']}: "
+            f"{first['bbox']}.",
+            logger="current",
+            level=30,  # warning
+        )
+
+
+def _check_heads(model: Any, classes: Sequence[str], key: str) -> None:
+    for name, module in model.named_modules():
+        number = getattr(module, "num_classes", None)
+        if not isinstance(number, int) or name.endswith("rpn_head"):
+            continue
+        if number != len(classes):
+            raise ValueError(
+                f"model.{name}.num_classes={number} does not fit the {len(classes)} "
+                f"classes of {key} ({_some(classes)}): set one of model.{name}."
+                f"num_classes and {key}.metainfo.classes."
+            )
+
+
+def _check_maps(dataset: Any, classes: Sequence[str], key: str) -> None:
+    if not len(dataset):
+        raise ValueError(
+            f"{key} is empty: no file in {dataset.data_prefix['img_path']} ends with "
+            f"{key}.img_suffix={dataset.img_suffix!r}."
+        )
+    picked = np.linspace(0, len(dataset) - 1, min(MAPS_READ, len(dataset)))
+    for i in picked.round().astype(int):
+        path = dataset.get_data_info(int(i))["seg_map_path"]
+        if not Path(path).exists():
+            raise ValueError(
+                f"{key}: there is no label map {path}; see {key}.data_prefix."
+                f"seg_map_path and seg_map_suffix={dataset.seg_map_suffix!r}."
+            )
+        labels = np.unique(mmcv.imread(path, flag="unchanged", backend="pillow"))
+        if dataset.label_map is not None:
+            labels = [label for label in labels if label not in dataset.label_map]
+        first = 1 if dataset.reduce_zero_label else 0
+        allowed = {0, *range(first, first + len(classes)), dataset.ignore_index}
+        wrong = sorted({int(label) for label in labels} - allowed)
+        if wrong:
+            raise ValueError(
+                f"{key}: the label map {path} holds {_some(wrong)}, but allowed are "
+                f"{first} to {first + len(classes) - 1} for the {len(classes)} classes "
+                f"and {dataset.ignore_index} for unlabeled pixels. Set {key}.metainfo."
+                "classes (and num_classes of the model's heads), or correct the maps."
+            )
+
+
+def _check_found(dataset: Any, classes: Sequence[str], key: str) -> None:
+    if not any(dataset.get_data_info(i)["instances"] for i in range(len(dataset))):
+        raise ValueError(
+            f"{key}: no object in {dataset.ann_file} is of one of the classes "
+            f"{_some(classes)}. Set {key}.metainfo.classes."
+        )
+
+
+def _some(values: Sequence) -> str:
+    return ", ".join(map(repr, values[:5])) + (", ..." if len(values) > 5 else "")
