@@ -5,8 +5,9 @@ Fashion-MNIST's garments, tinted and enlarged, lie on crops of photographs that
 scikit-learn ships. Each garment and each part of a photograph is in one split only:
 train scenes take Fashion-MNIST's training images, val scenes its test images. Writes
 ROOT/{train,val}/*.png, ROOT/annotations/{train,val}.json (COCO) and
-ROOT/semantic/{train,val}/*.png (0 is background, then the classes). The same seed gives
-the same files.
+ROOT/semantic/{train,val}/*.png (0 is background, then the classes), and to pretrain on,
+ROOT/unlabeled/*.png: one training garment each, large and on a plain color, as in a
+catalog. The same seed gives the same files.
 """
 
 import argparse
@@ -34,15 +35,21 @@ MIN_VISIBLE = 0.3  # of a garment's area, to be an instance
 
 
 def prepare(
-    root: Path, garments: Path, train: int = 3000, val: int = 200, seed: int = 0
+    root: Path,
+    garments: Path,
+    train: int = 500,
+    val: int = 200,
+    unlabeled: int = 10000,
+    seed: int = 0,
 ) -> dict[str, CocoFile]:
     """Write the scenes.
 
     Args:
         root (Path): Folder, made if it does not exist.
         garments (Path): Fashion-MNIST's folder.
-        train (int): Number of training scenes. Defaults to 3000.
+        train (int): Number of training scenes. Defaults to 500.
         val (int): Number of validation scenes. Defaults to 200.
+        unlabeled (int): Number of pictures of one garment. Defaults to 10000.
         seed (int): Of everything that is drawn. Defaults to 0.
 
     Returns:
@@ -50,10 +57,13 @@ def prepare(
 
     Raises:
         FileNotFoundError: If Fashion-MNIST is not there, saying how to get it.
-        ValueError: If a number of scenes is below 1, or ``root`` is not empty.
+        ValueError: If a number is too small, or ``root`` is not empty.
     """
-    if min(train, val) < 1:
-        raise ValueError(f"--train {train} and --val {val} must be at least 1.")
+    if min(train, val) < 1 or unlabeled < 0:
+        raise ValueError(
+            f"--train {train} and --val {val} must be at least 1, and --unlabeled "
+            f"{unlabeled} at least 0."
+        )
     check_empty(root)
     if not (garments / "train-images-idx3-ubyte").exists():
         raise FileNotFoundError(
@@ -62,53 +72,65 @@ def prepare(
         )
     files = {}
     for split, number in (("train", train), ("val", val)):
-        test = split == "val"
-        part = "test" if test else "train"
-        data = FashionMNIST(str(garments), split=part, test_mode=test)
-        rng = np.random.default_rng([seed, test])
-        photos = [_half(photo, split) for photo in load_sample_images().images]
+        data, photos = _material(garments, split)
+        rng = np.random.default_rng([seed, split == "val"])
         files[split] = file = CocoFile(CLASSES)
         for i in range(number):
             scene, semantic, instances = compose(data, photos, rng)
             name = f"{i:05d}.png"
-            mmcv.imwrite(scene[..., ::-1].copy(), str(root / split / name))
+            _write(scene, root / split / name)
             mmcv.imwrite(semantic, str(root / "semantic" / split / name))
             file.add_image(name, SIDE, SIDE)
             for label, mask in instances:
                 file.add_instance(label, box_of(mask), mask)
         file.write(root / "annotations" / f"{split}.json")
+
+    data, _ = _material(garments, "train")
+    rng = np.random.default_rng([seed, 2])
+    for i in range(unlabeled):
+        plain = np.full((64, 64, 3), rng.uniform(0, 255, 3))
+        picture, _, _ = compose(data, [plain], rng, 64, (1, 1), garment_side=(48, 64))
+        _write(picture, root / "unlabeled" / f"{i:05d}.png")
     return files
 
 
 def compose(
-    data: FashionMNIST, photos: list[np.ndarray], rng: np.random.Generator
+    data: FashionMNIST,
+    photos: list[np.ndarray],
+    rng: np.random.Generator,
+    side: int = SIDE,
+    garments: tuple[int, int] = GARMENTS,
+    garment_side: tuple[int, int] = GARMENT_SIDE,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
     """One scene.
 
     Args:
         data (FashionMNIST): The garments to draw from.
-        photos (list[np.ndarray]): Backgrounds to cut from, RGB, at least 128 x 128.
+        photos (list[np.ndarray]): Backgrounds to cut from, RGB, not smaller.
         rng (np.random.Generator): Drawn from.
+        side (int): Of the scene, pixels. Defaults to 128.
+        garments (tuple[int, int]): At least and at most so many. Defaults to (3, 6).
+        garment_side (tuple[int, int]): Pixels. Defaults to (28, 64).
 
     Returns:
-        tuple: The scene [128, 128, 3] uint8 RGB; the semantic map [128, 128] uint8; and
-        the instances (label, visible mask), from back to front.
+        tuple: The scene [side, side, 3] uint8 RGB; the semantic map [side, side]
+        uint8; and the instances (label, visible mask), from back to front.
     """
     photo = photos[rng.integers(len(photos))]
-    y, x = (rng.integers(size - SIDE + 1) for size in photo.shape[:2])
-    scene = photo[y : y + SIDE, x : x + SIDE].astype(np.float64)
+    y, x = (rng.integers(length - side + 1) for length in photo.shape[:2])
+    scene = photo[y : y + side, x : x + side].astype(np.float64)
     placed = []
-    for _ in range(rng.integers(GARMENTS[0], GARMENTS[1] + 1)):
+    for _ in range(rng.integers(garments[0], garments[1] + 1)):
         item = data[int(rng.integers(len(data)))]
-        side = int(rng.integers(GARMENT_SIDE[0], GARMENT_SIDE[1] + 1))
-        image, mask = enlarge(item["img"], side)
+        size = int(rng.integers(garment_side[0], garment_side[1] + 1))
+        image, mask = enlarge(item["img"], size)
         if rng.random() < 0.5:
             image, mask = image[:, ::-1], mask[:, ::-1]
         # Up to a quarter may be outside.
-        top, left = (int(rng.integers(-side // 4, SIDE - 3 * side // 4)) for _ in "yx")
-        canvas, where = np.zeros((SIDE, SIDE)), np.zeros((SIDE, SIDE), bool)
-        rows = slice(max(top, 0), min(top + side, SIDE))
-        columns = slice(max(left, 0), min(left + side, SIDE))
+        top, left = (int(rng.integers(-size // 4, side - 3 * size // 4)) for _ in "yx")
+        canvas, where = np.zeros((side, side)), np.zeros((side, side), bool)
+        rows = slice(max(top, 0), min(top + size, side))
+        columns = slice(max(left, 0), min(left + size, side))
         part = np.s_[
             rows.start - top : rows.stop - top,
             columns.start - left : columns.stop - left,
@@ -120,7 +142,7 @@ def compose(
             other &= ~where
         placed.append((int(item["gt_label"]), int(mask.sum()), where))
 
-    semantic = np.zeros((SIDE, SIDE), np.uint8)
+    semantic = np.zeros((side, side), np.uint8)
     for label, _, visible in placed:
         semantic[visible] = label + 1
     instances = [
@@ -158,9 +180,20 @@ def enlarge(garment: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
+def _material(folder: Path, split: str) -> tuple[FashionMNIST, list[np.ndarray]]:
+    test = split == "val"
+    part = "test" if test else "train"
+    garments = FashionMNIST(str(folder), split=part, test_mode=test)
+    return garments, [_half(photo, split) for photo in load_sample_images().images]
+
+
 def _half(photo: np.ndarray, split: str) -> np.ndarray:
     middle = photo.shape[1] // 2
     return photo[:, :middle] if split == "train" else photo[:, middle:]
+
+
+def _write(picture: np.ndarray, path: Path) -> None:
+    mmcv.imwrite(picture[..., ::-1].copy(), str(path))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -171,12 +204,15 @@ def main(argv: list[str] | None = None) -> None:
         "root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path
     )
     parser.add_argument("--garments", default="data/fashion-mnist", type=Path)
-    parser.add_argument("--train", type=int, default=3000)
+    parser.add_argument("--train", type=int, default=500)
     parser.add_argument("--val", type=int, default=200)
+    parser.add_argument("--unlabeled", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
-        files = prepare(args.root, args.garments, args.train, args.val, args.seed)
+        files = prepare(
+            args.root, args.garments, args.train, args.val, args.unlabeled, args.seed
+        )
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"Error: {error}") from None
     for split, file in files.items():

@@ -1,5 +1,5 @@
 # The same on the tiles of tools/prepare_tree_crowns.py, which are few: 1,500 steps.
-_base_ = "snclr_r18-half_1xb128-100e_garment-scenes.py"
+_base_ = "snclr_r18-half_1xb128-25e_garment-scenes.py"
 
 train_dataloader = dict(
     dataset=dict(data_root="data/tree-crowns/train"),

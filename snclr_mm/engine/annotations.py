@@ -109,6 +109,7 @@ def check_coco(path: str, classes: Sequence[str], key: str) -> None:
     size = np.array([sizes[a["image_id"]] for a in annotations], dtype=float)
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     outside = ((high <= 0) | (low >= size)).any(axis=1)
+    outside &= (boxes[:, 2:] > 0).all(axis=1)  # COCO has a few boxes without area
     if outside.any():
         first = annotations[int(outside.argmax())]
         raise ValueError(

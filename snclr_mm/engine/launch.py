@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,9 +52,26 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Load ``args.config``, and set launcher and work_dir."""
+    """Load ``args.config``, and set launcher and work_dir.
+
+    Raises:
+        SystemExit: If the config needs MMDetection or MMSegmentation, and they or the
+            ops of mmcv are not installed.
+    """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    cfg = Config.fromfile(find_config(args.config))
+    path = find_config(args.config)
+    try:
+        cfg = Config.fromfile(path)
+        if cfg.get("default_scope") in ("mmdet", "mmseg"):
+            import mmcv.ops  # noqa: F401
+    except ImportError as error:
+        if not re.search("mmdet|mmseg|mmcv", str(error)):
+            raise
+        raise SystemExit(
+            f"{args.config} needs a library that is not installed, or mmcv's ops: "
+            f"{error}\nInstall both as docs/downstream.md says: pip install -e "
+            "'.[downstream]', and mmcv built with ops."
+        ) from None
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -1,5 +1,7 @@
+import argparse
 import os
 import pickle
+import sys
 import time
 import zipfile
 
@@ -18,6 +20,7 @@ from snclr_mm.engine import (
     check_data_roots,
     find_config,
     load_checkpoints_safely,
+    load_config,
     set_dataloader_defaults,
 )
 
@@ -133,6 +136,49 @@ def test_missing_data_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"val_cfg\.bank_dataloader.*--no-vali"):
         check_data_roots(cfg)
     check_data_roots(cfg, stages=["train"])
+
+
+def test_missing_annotations(tmp_path):
+    cfg = Config(
+        dict(
+            train_dataloader=dict(
+                dataset=dict(
+                    type="RepeatDataset",
+                    dataset=dict(
+                        data_root=str(tmp_path),
+                        ann_file="a.json",
+                        data_prefix=dict(img="train"),
+                    ),
+                )
+            )
+        )
+    )
+    key = r"train_dataloader\.dataset\.dataset\."
+    with pytest.raises(
+        FileNotFoundError, match=rf"{key}ann_file='a.json' .* in data_root: {tmp_path}/"
+    ):
+        check_data_roots(cfg)
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=rf"{key}data_prefix\.img='train' does"):
+        check_data_roots(cfg)
+    (tmp_path / "train").mkdir()
+    check_data_roots(cfg)
+
+
+@pytest.mark.parametrize("missing", ["mmdet", "mmcv.ops"])
+def test_missing_downstream_libraries(missing, tmp_path, monkeypatch):
+    config = tmp_path / "a.py"
+    config.write_text("default_scope = 'mmdet'\n")
+    if missing == "mmdet":
+        config.write_text("_base_ = 'mmdet::_base_/default_runtime.py'\n")
+        monkeypatch.setattr("mmengine.config.config.is_installed", lambda _: False)
+    else:
+        monkeypatch.setitem(sys.modules, "mmcv.ops", None)
+    args = argparse.Namespace(
+        config=str(config), launcher="none", local_rank=0, work_dir=None
+    )
+    with pytest.raises(SystemExit, match=r"a\.py needs.*(?s:.*)\[downstream\]"):
+        load_config(args)
 
 
 def test_adapt_to_a_machine_without_accelerator(monkeypatch):

@@ -1,4 +1,4 @@
-# Mask R-CNN on a ResNet-18 at half width, for the first 500 scenes of
+# Mask R-CNN on a ResNet-18 at half width, for the scenes of
 # tools/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
 _base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
 
@@ -83,7 +83,6 @@ train_dataloader = dict(
         metainfo=metainfo,
         ann_file="annotations/train.json",
         data_prefix=dict(img="train/"),
-        indices=500,
         pipeline=train_pipeline,
     ),
 )

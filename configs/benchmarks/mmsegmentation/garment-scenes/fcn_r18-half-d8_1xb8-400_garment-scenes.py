@@ -1,4 +1,4 @@
-# FCN on a ResNet-18 at half width and output stride 8, for the first 500 scenes of
+# FCN on a ResNet-18 at half width and output stride 8, for the scenes of
 # tools/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 
@@ -56,7 +56,6 @@ train_dataloader = dict(
         metainfo=metainfo,
         data_prefix=dict(img_path="train", seg_map_path="semantic/train"),
         img_suffix=".png",
-        indices=500,
         pipeline=train_pipeline,
     ),
 )

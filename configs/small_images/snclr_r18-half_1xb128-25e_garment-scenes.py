@@ -1,4 +1,4 @@
-# SNCLR, ResNet-18 at half width, on the unlabeled scenes of
+# SNCLR, ResNet-18 at half width, on the unlabeled pictures of
 # tools/prepare_garment_scenes.py; for two CPU cores.
 _base_ = [
     "../_base_/models/snclr_resnet18-small.py",
@@ -24,12 +24,15 @@ model = dict(
 train_pipeline = _base_.train_pipeline
 for _view in train_pipeline[1].transforms:
     _view[0].crop_ratio_range = (0.2, 1.0)
+    # Else the colors tell pictures apart.
+    _view[1].transforms[0].hue = 0.5
+    _view[2].prob = 0.5
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
     dataset=dict(
         type="ImageFolder",
-        data_root="data/garment-scenes/train",
+        data_root="data/garment-scenes/unlabeled",
         pipeline=train_pipeline,
     ),
 )
@@ -46,8 +49,8 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True),
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=25)
 default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=20, max_keep_ckpts=1)
+    logger=dict(interval=25), checkpoint=dict(interval=5, max_keep_ckpts=1)
 )
 auto_scale_lr = dict(base_batch_size=128)
