@@ -37,7 +37,7 @@ SIZES = {"resnet50": 318, "vit-small": 150}
 def scenes(digits_root, tmp_path_factory):
     """Real digits as garments, 10 classes."""
     root = tmp_path_factory.mktemp("downstream") / "scenes"
-    prepare(root, digits_root, train=8, val=4)
+    prepare(root, digits_root, train=8, val=4, unlabeled=0)
     return root
 
 

@@ -8,14 +8,14 @@ from tiny import REPOSITORY
 
 @pytest.fixture(scope="session")
 def garment_scenes(digits_root, tmp_path_factory):
-    """Folder of 16 + 4 scenes, in data/ of a folder to run tools in.
+    """Folder of 16 + 4 scenes and 16 pictures, in data/ of a folder to run tools in.
 
     In data/tree-crowns are the same scenes with all garments as trees.
     """
     for library in ("mmdet", "mmseg", "mmcv.ops"):
         pytest.importorskip(library, reason=f"{library} is not installed")
     scenes = tmp_path_factory.mktemp("run") / "data/garment-scenes"
-    prepare(scenes, digits_root, train=16, val=4)
+    prepare(scenes, digits_root, train=16, val=4, unlabeled=16)
     crowns = scenes.with_name("tree-crowns")
     (crowns / "annotations").mkdir(parents=True)
     for split in ("train", "val"):
@@ -31,7 +31,7 @@ def garment_scenes(digits_root, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scenes_checkpoint(garment_scenes):
-    """What two steps of pretraining on the scenes wrote."""
+    """What two steps of pretraining on the pictures wrote."""
     folder = garment_scenes.parents[1]
     tool(
         "train.py",

@@ -25,7 +25,7 @@ def mask_of(annotation):
 @pytest.fixture(scope="module")
 def scenes(digits_root, tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
-    prepare(root, digits_root, train=12, val=4)
+    prepare(root, digits_root, train=12, val=4, unlabeled=9)
     return root
 
 
@@ -57,8 +57,8 @@ def test_annotations_agree_with_the_pictures(scenes):
 
 
 def test_the_same_seed_gives_the_same_files(scenes, digits_root, tmp_path):
-    prepare(tmp_path / "same", digits_root, train=12, val=4)
-    prepare(tmp_path / "other", digits_root, train=12, val=4, seed=1)
+    prepare(tmp_path / "same", digits_root, train=12, val=4, unlabeled=9)
+    prepare(tmp_path / "other", digits_root, 12, 4, unlabeled=9, seed=1)
     assert digest(tmp_path / "same") == digest(scenes) != digest(tmp_path / "other")
 
 
@@ -66,17 +66,29 @@ def test_splits_share_nothing(digits_root, photos, tmp_path, monkeypatch):
     seen = []
     original = prepare_garment_scenes.compose
 
-    def compose(data, photos, rng):
+    def compose(data, photos, *args, **kwargs):
         seen.append(({bytes(item["img"]) for item in data}, photos))
-        return original(data, photos, rng)
+        return original(data, photos, *args, **kwargs)
 
     monkeypatch.setattr(prepare_garment_scenes, "compose", compose)
-    prepare(tmp_path, digits_root, train=1, val=1)
-    (train, left), (val, right) = seen
+    prepare(tmp_path, digits_root, train=1, val=1, unlabeled=1)
+    (train, left), (val, right), (unlabeled, _) = seen
+    assert unlabeled == train
     assert len(train) > 1400 and len(val) > 350 and not train & val
     for a, b, photo in zip(left, right, photos, strict=True):
         assert a.shape == b.shape
         assert np.array_equal(np.hstack([a, b]), photo)
+
+
+def test_unlabeled_pictures(scenes):
+    """One garment, of which a good part is visible, on a plain color."""
+    paths = sorted((scenes / "unlabeled").iterdir())
+    assert len(paths) == 9
+    for path in paths:
+        pixels = cv2.imread(str(path)).reshape(-1, 3)
+        assert len(pixels) == 64 * 64
+        _, counts = np.unique(pixels, axis=0, return_counts=True)
+        assert 64 * 64 * 0.2 < counts.max() < 64 * 64 * 0.95
 
 
 def test_silhouette():
@@ -97,11 +109,13 @@ def test_silhouette():
 
 def test_command(digits_root, tmp_path):
     options = ["--garments", digits_root, "--train", 2, "--val", 1]
+    options += ["--unlabeled", 2]
     text = tool("prepare_garment_scenes.py", "out", *options, cwd=tmp_path)
     assert "train: 2 images" in text and "val: 1 images" in text
     with pytest.raises(SystemExit, match=r"prepare_fashion_mnist\.py"):
         prepare_garment_scenes.main([str(tmp_path / "new"), "--garments", "none"])
     with pytest.raises(SystemExit, match="is not empty"):
         prepare_garment_scenes.main([str(tmp_path / "out")])
+    assert len(list((tmp_path / "out/unlabeled").iterdir())) == 2
     with pytest.raises(SystemExit, match="--train 0"):
         prepare_garment_scenes.main([str(tmp_path), "--train", "0"])

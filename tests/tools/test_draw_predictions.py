@@ -1,0 +1,73 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from command import tool
+from draw_predictions import parse_args, repeat, tile
+from tiny import REPOSITORY
+
+CONFIGS = {
+    "masks": "mmdetection/garment-scenes/"
+    "mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py",
+    "labels": "mmsegmentation/garment-scenes/"
+    "fcn_r18-half-d8_1xb8-400_garment-scenes.py",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_pictures(kind, garment_scenes, tmp_path):
+    """Of a network that knows nothing: its boxes of score 0, or some label each."""
+    from mmengine.config import Config
+    from mmengine.registry import MODELS
+
+    config = REPOSITORY / "configs/benchmarks" / CONFIGS[kind]
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
+    options = ["--images", 3, "--columns", 2, "--enlarge", 2, "--work-dir", tmp_path]
+    folder = garment_scenes.parents[1]
+    out = tmp_path / "a.png"
+    tool(
+        "draw_predictions.py",
+        config,
+        tmp_path / "a.pth",
+        out,
+        *options,
+        cwd=folder,
+    )
+    sheet = cv2.imread(str(out))
+    assert sheet.shape == (2 * 256 + 6, 4 * 256 + 6, 3)
+    first = cv2.imread(str(garment_scenes / "val/00000.png"))
+    first = first.repeat(2, 0).repeat(2, 1)
+    truth = sheet[:256, :256]
+    assert not np.array_equal(truth, first)  # something is drawn on it
+    if kind == "masks":  # away from the boxes it is the picture
+        annotations = json.loads((garment_scenes / "annotations/val.json").read_text())
+        away = np.ones((256, 256), bool)
+        for a in annotations["annotations"]:
+            if a["image_id"] == 1:
+                x, y, w, h = (2 * value for value in a["bbox"])
+                away[max(y - 4, 0) : y + h + 4, max(x - 4, 0) : x + w + 4] = False
+        # Labels of thin boxes stick out.
+        assert away.mean() > 0.05 and (truth == first)[away].mean() > 0.95
+
+
+def test_tile():
+    pictures = [np.full((2, 3, 3), i, np.uint8) for i in range(3)]
+    sheet = tile(pictures, 2)
+    assert sheet.shape == (10, 12, 3)
+    assert (sheet[:2, :3] == 0).all() and (sheet[:2, 9:] == 1).all()
+    assert (sheet[8:, :3] == 2).all() and (sheet[8:, 9:] == 255).all()
+
+
+def test_repeat():
+    assert repeat(torch.tensor([[1, 2]]), 2).tolist() == [[1, 1, 2, 2]] * 2
+
+
+def test_bad_arguments(capsys):
+    with pytest.raises(SystemExit):
+        parse_args(["a.py", "a.pth", "a.png", "--images", "0"])
+    assert "--images 0: must be at least 1" in capsys.readouterr().err
