@@ -35,7 +35,7 @@ def check_annotations(runner: Runner, stages: Sequence[str]) -> None:
     for stage in stages:
         if getattr(runner, f"_{stage}_loop") is None:
             continue
-        loader = getattr(runner, f"{stage}_loop").dataloader
+        loader = _build_loop(runner, stage).dataloader
         for key, dataset in leaves(loader.dataset, f"{stage}_dataloader.dataset"):
             classes = dataset.metainfo.get("classes", ())
             _check_heads(get_ori_model(runner.model), classes, key)
@@ -47,6 +47,18 @@ def check_annotations(runner: Runner, stages: Sequence[str]) -> None:
                 check_coco(dataset.ann_file, classes, key)
             else:
                 _check_found(dataset, classes, key)
+
+
+def _build_loop(runner: Runner, stage: str) -> Any:
+    try:
+        return getattr(runner, f"{stage}_loop")
+    except ValueError as error:
+        if "need at least one array" not in str(error):
+            raise
+        raise ValueError(
+            f"{stage}_dataloader.dataset, or a part of it, is empty: no image was found "
+            "with its ann_file, data_prefix and img_suffix."
+        ) from error
 
 
 def leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -145,11 +157,6 @@ def _check_heads(model: Any, classes: Sequence[str], key: str) -> None:
 
 
 def _check_maps(dataset: Any, classes: Sequence[str], key: str) -> None:
-    if not len(dataset):
-        raise ValueError(
-            f"{key} is empty: no file in {dataset.data_prefix['img_path']} ends with "
-            f"{key}.img_suffix={dataset.img_suffix!r}."
-        )
     picked = np.linspace(0, len(dataset) - 1, min(MAPS_READ, len(dataset)))
     for i in picked.round().astype(int):
         path = dataset.get_data_info(int(i))["seg_map_path"]

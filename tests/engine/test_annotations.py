@@ -1,9 +1,13 @@
 import json
+from types import SimpleNamespace
 
+import mmcv
+import numpy as np
 import pytest
+import torch
 
 from snclr_mm.engine import annotations
-from snclr_mm.engine.annotations import check_coco, leaves
+from snclr_mm.engine.annotations import check_annotations, check_coco, leaves
 
 KEY = "train_dataloader.dataset"
 
@@ -76,3 +80,103 @@ def test_leaves():
         ("x.dataset.datasets.0", a),
         ("x.dataset.datasets.1.dataset", b),
     ]
+
+
+class Head(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+
+
+def runner_of(dataset, num_classes=2, scope="mmseg"):
+    model = torch.nn.Module()
+    model.head = Head(num_classes)
+    model.rpn_head = Head(1)
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
+    return SimpleNamespace(
+        cfg={"default_scope": scope},
+        model=model,
+        _train_loop={},
+        train_loop=loop,
+        _val_loop=None,
+    )
+
+
+@pytest.fixture
+def segmentation(tmp_path):
+    """Builds a data set of three label maps with the given labels."""
+    mmseg = pytest.importorskip("mmseg.datasets", reason="MMSegmentation is missing")
+
+    def build(labels, classes=("a", "b"), **options):
+        for name in range(3):
+            for folder in ("img", "map"):
+                pixels = np.zeros((4, 4), np.uint8)
+                pixels.flat[: len(labels)] = labels
+                mmcv.imwrite(pixels, str(tmp_path / folder / f"{name}.png"))
+        return mmseg.BaseSegDataset(
+            data_root=str(tmp_path),
+            metainfo=dict(classes=classes),
+            data_prefix=dict(img_path="img", seg_map_path="map"),
+            **{"img_suffix": ".png", **options},
+        )
+
+    return build
+
+
+def test_label_maps(segmentation, tmp_path):
+    stages = ["train", "val"]
+    check_annotations(runner_of(segmentation([0, 1, 255])), stages)
+    zero_free = segmentation([0, 1, 2], reduce_zero_label=True)
+    check_annotations(runner_of(zero_free), stages)
+    with pytest.raises(ValueError, match=r"0\.png holds 2, 9, but allowed are 0 to 1"):
+        check_annotations(runner_of(segmentation([0, 2, 9])), stages)
+    with pytest.raises(ValueError, match=r"holds 3, but allowed are 1 to 2"):
+        three = segmentation([0, 3], reduce_zero_label=True)
+        check_annotations(runner_of(three), stages)
+    with pytest.raises(ValueError, match=r"no label map .*0_x\.png.*seg_map_suffix"):
+        none = segmentation([0], seg_map_suffix="_x.png")
+        check_annotations(runner_of(none), stages)
+
+
+def test_heads(segmentation):
+    dataset = segmentation([0, 1])
+    with pytest.raises(
+        ValueError,
+        match=r"model\.head\.num_classes=5 does not fit the 2 classes of "
+        r"train_dataloader\.dataset \('a', 'b'\)",
+    ):
+        check_annotations(runner_of(dataset, num_classes=5), ["train"])
+    pretraining = runner_of(dataset, num_classes=5, scope="mmpretrain")
+    check_annotations(pretraining, ["train"])
+
+
+def test_objects_of_no_class():
+    """As of Pascal VOC, whose objects of other classes are passed over."""
+
+    class Dataset(list):
+        def __init__(self, images):
+            super().__init__(images)
+            self.metainfo = dict(classes=("cat", "dog"))
+            self.ann_file = "trainval.txt"
+
+        def get_data_info(self, i):
+            return {"instances": self[i]}
+
+    check_annotations(runner_of(Dataset([[], [1]]), scope="mmdet"), ["train"])
+    with pytest.raises(ValueError, match=r"no object in trainval\.txt.*'cat', 'dog'"):
+        check_annotations(runner_of(Dataset([[], []]), scope="mmdet"), ["train"])
+
+
+def test_empty_dataset(segmentation):
+    """MMEngine's own message is of an array."""
+
+    class Runner(SimpleNamespace):
+        @property
+        def train_loop(self):
+            return segmentation([0], img_suffix=".jpg")
+
+    cfg = {"default_scope": "mmseg"}
+    with pytest.raises(
+        ValueError, match=r"train_dataloader\.dataset.*is empty.*img_suf"
+    ):
+        check_annotations(Runner(cfg=cfg, _train_loop={}), ["train"])

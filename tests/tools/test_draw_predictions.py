@@ -51,8 +51,10 @@ def test_pictures(kind, garment_scenes, tmp_path):
             if a["image_id"] == 1:
                 x, y, w, h = (2 * value for value in a["bbox"])
                 away[max(y - 4, 0) : y + h + 4, max(x - 4, 0) : x + w + 4] = False
-        # Labels of thin boxes stick out.
-        assert away.mean() > 0.05 and (truth == first)[away].mean() > 0.95
+        # Rendering changes colors a little, and labels of thin boxes stick out.
+        same = np.abs(truth.astype(int) - first).max(axis=2) <= 8
+        assert away.mean() > 0.05 and same[away].mean() > 0.95
+        assert same[~away].mean() < 0.5
 
 
 def test_tile():
