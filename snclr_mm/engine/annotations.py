@@ -56,7 +56,7 @@ def _build_loop(runner: Runner, stage: str) -> Any:
         if "need at least one array" not in str(error):
             raise
         raise ValueError(
-            f"{stage}_dataloader.dataset, or a part of it, is empty: no image was found "
+            f"{stage}_dataloader.dataset, or a part of it, is empty: no image is found "
             "with its ann_file, data_prefix and img_suffix."
         ) from error
 
