@@ -135,8 +135,11 @@ def train(run: Run, slots: SimpleQueue, jobs: int) -> dict[str, list]:
     finally:
         slots.put(slot)
     scalars = read_metrics(run.folder)
+    loop = Config.fromfile(run.config).train_cfg
+    steps = range(loop.val_interval, loop.max_iters + 1, loop.val_interval)
     curves = {
-        name: [(step, factor * value) for step, value in scalars[scalar]]
+        # MMDetection logs nothing where a detector finds nothing.
+        name: [(step, factor * scalars[scalar].get(step, 0.0)) for step in steps]
         for name, (scalar, factor) in METRICS.items()
         if scalar in scalars
     }

@@ -7,7 +7,7 @@ import numpy as np
 Curve = list[tuple[int, float]]
 
 
-def read_metrics(work_dir: Path) -> dict[str, Curve]:
+def read_metrics(work_dir: Path) -> dict[str, dict[int, float]]:
     """Read what a run's evaluations logged, from MMEngine's scalars.json.
 
     Args:
@@ -15,7 +15,7 @@ def read_metrics(work_dir: Path) -> dict[str, Curve]:
             files, of which the last that logged a step is believed.
 
     Returns:
-        dict[str, list[tuple[int, float]]]: Scalar -> (step, value), in order of steps.
+        dict[str, dict[int, float]]: Scalar -> step -> value.
     """
     metrics: dict[str, dict[int, float]] = {}
     for file in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
@@ -26,7 +26,7 @@ def read_metrics(work_dir: Path) -> dict[str, Curve]:
             step = record.pop("step")
             for name, value in record.items():
                 metrics.setdefault(name, {})[step] = value
-    return {name: sorted(values.items()) for name, values in metrics.items()}
+    return metrics
 
 
 def plot_transfer(

@@ -20,11 +20,12 @@ SMALL_PICTURES = [
 ]
 
 
-def run(*command, cwd, fails=False):
+def run(*command, cwd, fails=False, timeout=600):
     """Run a command; returns what it printed, and raises with it if it fails.
 
     Args:
         fails (bool): Expect an exit status other than 0.
+        timeout (int): Seconds.
     """
     done = subprocess.run(
         [str(part) for part in command],
@@ -33,7 +34,7 @@ def run(*command, cwd, fails=False):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable},
-        timeout=600,
+        timeout=timeout,
     )
     assert (done.returncode != 0) == fails, done.stdout[-6000:]
     return done.stdout

@@ -1,13 +1,16 @@
 import json
+from queue import SimpleQueue
 
 import pytest
 from compare_transfer import (
     ARMS,
+    Run,
     as_table,
     build_config,
     first_passing,
     main,
     parse_args,
+    train,
 )
 from tiny import REPOSITORY
 
@@ -59,6 +62,21 @@ def test_bad_arguments(argv, text, capsys):
     with pytest.raises(SystemExit):
         parse_args([CONFIG, "a.pth", *argv])
     assert text in capsys.readouterr().err
+
+
+def test_nothing_detected_is_an_ap_of_zero(tmp_path):
+    """MMDetection logs no AP then, and the seeds' curves must have the same steps."""
+    run = Run("random", 0, tmp_path / "seed0")
+    logs = run.folder / "20260101_000000/vis_data"
+    logs.mkdir(parents=True)
+    run.config.write_text("train_cfg = dict(max_iters=40, val_interval=10)")
+    records = [{"coco/bbox_mAP": 0.1, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 40}]
+    (logs / "scalars.json").write_text("\n".join(map(json.dumps, records)))
+    (run.folder / "trained").touch()
+    slots = SimpleQueue()
+    slots.put(0)
+    curve = train(run, slots, jobs=1)["box AP"]
+    assert curve == [(10, 0), (20, 10), (30, 0), (40, 30)]
 
 
 def test_configs_that_count_in_epochs(tmp_path):

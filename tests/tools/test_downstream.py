@@ -75,3 +75,56 @@ def test_wrong_prefix_stops(garment_scenes, scenes_checkpoint):
         fails=True,
     )
     assert "model.backbone.init_cfg.prefix is wrong" in output
+
+
+SMALL = {
+    "detection": (
+        "prepare_tree_crowns.py",
+        "snclr_r18-half_1xb128-1500i_tree-crowns",
+        "iter_1500.pth",
+        DETECTION / "tree-crowns/faster-rcnn_r18-half_fpn_1xb4-400_tree-crowns.py",
+        "box AP",
+    ),
+    "instance segmentation": (
+        "prepare_garment_scenes.py",
+        "snclr_r18-half_1xb128-25e_garment-scenes",
+        "epoch_25.pth",
+        DETECTION / "garment-scenes/mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py",
+        "mask AP",
+    ),
+    "semantic segmentation": (
+        "prepare_garment_scenes.py",
+        "snclr_r18-half_1xb128-25e_garment-scenes",
+        "epoch_25.pth",
+        REPOSITORY / "configs/benchmarks/mmsegmentation/garment-scenes/"
+        "fcn_r18-half-d8_1xb8-400_garment-scenes.py",
+        "mIoU",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SMALL)
+def test_small_transfer(task, tmp_path, monkeypatch):
+    """The commands of docs/downstream.md on real data: transfer beats random weights.
+
+    About 20 minutes on two cores. The tree crowns come from PyPI.
+    """
+    monkeypatch.delenv("PIP_NO_INDEX")
+    prepare_data, pretraining, checkpoint, config, metric = SMALL[task]
+    if task != "detection":
+        tool("prepare_fashion_mnist.py", "data/fashion-mnist", cwd=tmp_path)
+    tool(prepare_data, cwd=tmp_path)
+    pretraining_config = REPOSITORY / f"configs/small_images/{pretraining}.py"
+    tool("train.py", pretraining_config, cwd=tmp_path, timeout=3600)
+    tool(
+        "compare_transfer.py",
+        config,
+        f"work_dirs/{pretraining}/{checkpoint}",
+        *("--seeds", 0, "--jobs", 2, "--work-dir", "out"),
+        cwd=tmp_path,
+        timeout=3600,
+    )
+    curves = json.loads((tmp_path / "out/results.json").read_text())["curves"]
+    end = {arm: curves[arm][metric]["0"][-1][1] for arm in ("random", "pretrained")}
+    assert end["pretrained"] > end["random"] > 1
