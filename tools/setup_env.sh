@@ -39,7 +39,7 @@ fix_opencv() {
 # lacks. Built for CPUs, once for this machine, Python and torch, and kept.
 install_mmcv_ops() {
     local kept built
-    kept=${XDG_CACHE_HOME:-$HOME/.cache}/snclr_mm/$(.venv/bin/python - <<'EOF'
+    kept=${XDG_CACHE_HOME:-${HOME:-$REPO/.venv}/.cache}/snclr_mm/$(.venv/bin/python - <<'EOF'
 import platform, re, sys, torch
 pins = open("tools/constraints.txt").read()
 mmcv = re.search(r"^onedl-mmcv==(.+)$", pins, re.M)[1]
