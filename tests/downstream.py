@@ -5,6 +5,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import mmcv
+import pytest
+import torch
 from mmengine.config import Config
 
 #: Numbers that are made at most this large, wherever the key occurs.
@@ -23,6 +25,16 @@ AT_MOST = {
 }
 PIXELS = ("scale", "scales", "size", "crop_size", "img_size", "stride", "patch_grid")
 SHARE = 8  # by which pictures shrink
+
+
+def require_downstream() -> None:
+    """Skip where MMDetection, MMSegmentation or mmcv's ops are missing."""
+    for library in ("mmdet", "mmseg", "mmcv.ops"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    from mmcv.ops import get_compiling_cuda_version
+
+    if torch.cuda.is_available() and get_compiling_cuda_version() == "not available":
+        pytest.skip("mmcv's ops are built for CPUs only", allow_module_level=True)
 
 
 def lay_out(scenes: Path, root: Path, dataset: str, classes: tuple) -> None:

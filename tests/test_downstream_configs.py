@@ -1,14 +1,15 @@
 """configs/benchmarks/mmdetection and mmsegmentation: from a pretraining checkpoint."""
 
+import operator
 from copy import deepcopy
 
 import pytest
 import torch
-from downstream import lay_out, shrink
+from downstream import lay_out, require_downstream, shrink
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
-from prepare_garment_scenes import prepare
+from prepare_garment_scenes import CLASSES, prepare
 from tiny import REPOSITORY, build_runner
 
 from snclr_mm.engine import (
@@ -18,9 +19,7 @@ from snclr_mm.engine import (
     set_pretrained,
 )
 
-pytest.importorskip("mmdet", reason="MMDetection is not installed")
-pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
-pytest.importorskip("mmcv.ops", reason="mmcv has no ops")
+require_downstream()
 
 FOLDER = REPOSITORY / "configs/benchmarks"
 CONFIGS = sorted(
@@ -84,6 +83,14 @@ def test_trains_and_predicts(path, roots, pretraining_checkpoint, tmp_path):
     runner = build_runner(cfg)
     check_pretrained(runner.model)
     check_annotations(runner, ["train", "val"])
+    for head in ("decode_head", "bbox_head", "roi_head.bbox_head"):
+        module = operator.attrgetter(head)
+        if hasattr(runner.model, head.split(".")[0]):
+            module = module(runner.model)
+            right, module.num_classes = module.num_classes, 3
+            with pytest.raises(ValueError, match=rf"model\.{head}\.num_classes=3 does"):
+                check_annotations(runner, ["train"])
+            module.num_classes = right
     start = Start()
     runner.register_hook(start)
     runner.train()
@@ -104,7 +111,15 @@ def test_trains_and_predicts(path, roots, pretraining_checkpoint, tmp_path):
     trained = runner.model.state_dict()
     assert any(not torch.equal(trained[key], start.state[key]) for key in trained)
     scalars = runner.message_hub.log_scalars
-    metrics = [key for key in scalars if "mAP" in key or "mIoU" in key]
-    assert metrics and all(scalars[key].current() >= -1 for key in metrics)
+    metrics = [key for key in scalars if key.endswith(("mAP", "mIoU"))]
+    assert metrics and all(scalars[key].current() >= 0 for key in metrics)
     loss = scalars["train/loss"].current()
     assert 0 < loss < 100
+
+
+def test_classes_are_those_of_the_scenes():
+    for path in CONFIGS:
+        if path.parent.name == "garment-scenes":
+            classes = Config.fromfile(path).train_dataloader.dataset.metainfo.classes
+            assert tuple(classes)[-10:] == CLASSES
+            assert len(classes) == (11 if "mmsegmentation" in str(path) else 10)

@@ -8,6 +8,7 @@ comparison goes on where it stopped when it is started again.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import statistics
@@ -26,13 +27,19 @@ import torch
 from compare import REPOSITORY, run_tool
 from mmengine.config import Config, DictAction
 
-from snclr_mm.engine import check_data_roots, find_config, set_pretrained
+from snclr_mm.engine import (
+    check_data_roots,
+    clear_pretrained,
+    read_config,
+    set_pretrained,
+)
 from snclr_mm.visualization import plot_transfer, read_metrics
 
 #: What is compared, of what the evaluators log: name -> (scalar, factor to percent).
 METRICS = {
     "box AP": ("coco/bbox_mAP", 100),
     "mask AP": ("coco/segm_mAP", 100),
+    "VOC AP": ("pascal_voc/mAP", 100),
     "mIoU": ("mIoU", 1),
 }
 RANDOM, PRETRAINED, HALF = ARMS = ("random", "pretrained", "pretrained, half the steps")
@@ -73,7 +80,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.work_dir is None:
         args.work_dir = REPOSITORY / "work_dirs/transfer" / Path(args.config).stem
     args.work_dir = args.work_dir.resolve()
-    args.pretrained = str(Path(args.pretrained).resolve())
+    args.pretrained = Path(args.pretrained).resolve()
+    if not args.pretrained.exists():
+        parser.error(f"there is no checkpoint {args.pretrained}")
+    args.sha256 = hashlib.sha256(args.pretrained.read_bytes()).hexdigest()
+    args.pretrained = str(args.pretrained)
     return args
 
 
@@ -83,19 +94,24 @@ def build_config(arm: str, seed: int, args: argparse.Namespace) -> Config:
     Raises:
         SystemExit: If the config counts in epochs.
     """
-    cfg = Config.fromfile(find_config(args.config))
+    cfg = read_config(args.config)
     cfg.merge_from_dict({**args.cfg_options, "randomness": {"seed": seed}})
     if "max_iters" not in cfg.train_cfg:
         raise SystemExit(f"{args.config}: train_cfg.max_iters is needed, not epochs.")
     if arm == RANDOM:
-        cfg.model.backbone.init_cfg = None
+        clear_pretrained(cfg.model)
     else:
         set_pretrained(cfg.model, args.pretrained)
+        # A checkpoint that was overwritten makes other runs.
+        cfg.pretrained_sha256 = args.sha256
     if arm == HALF:
         cfg.train_cfg.max_iters //= 2
         for scheduler in cfg.param_scheduler:
-            if scheduler.type != "LinearLR":  # the warm-up stays
-                scheduler.end = cfg.train_cfg.max_iters
+            if scheduler.type == "LinearLR":
+                continue  # the warm-up stays
+            scheduler.end = cfg.train_cfg.max_iters
+            if "milestones" in scheduler:
+                scheduler.milestones = [step // 2 for step in scheduler.milestones]
     return cfg
 
 
@@ -136,13 +152,18 @@ def train(run: Run, slots: SimpleQueue, jobs: int) -> dict[str, list]:
         slots.put(slot)
     scalars = read_metrics(run.folder)
     loop = Config.fromfile(run.config).train_cfg
-    steps = range(loop.val_interval, loop.max_iters + 1, loop.val_interval)
-    curves = {
-        # MMDetection logs nothing where a detector finds nothing.
-        name: [(step, factor * scalars[scalar].get(step, 0.0)) for step in steps]
-        for name, (scalar, factor) in METRICS.items()
-        if scalar in scalars
-    }
+    steps = [*range(loop.val_interval, loop.max_iters, loop.val_interval)]
+    steps.append(loop.max_iters)
+    curves = {}
+    for name, (scalar, factor) in METRICS.items():
+        if scalar in scalars:
+            values = scalars[scalar]
+            if scalar.startswith("coco/"):  # logs nothing where nothing is detected
+                values = dict.fromkeys(steps, 0.0) | values
+            curves[name] = [(step, factor * values[step]) for step in steps]
+    if not curves:
+        print(f"{run.arm}, seed {run.seed}: FAILED, none of {METRICS} was logged")
+        return {}
     text = ", ".join(f"{name} {curve[-1][1]:.2f}" for name, curve in curves.items())
     minutes = (time.time() - start) / 60
     print(f"{run.arm}, seed {run.seed}: {text}; {minutes:.1f} min", flush=True)
@@ -186,10 +207,8 @@ def first_passing(curves: dict[int, list], level: float) -> int | None:
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
-    check_data_roots(Config.fromfile(find_config(args.config)))
-    if not Path(args.pretrained).exists():
-        raise SystemExit(f"There is no checkpoint {args.pretrained}.")
     runs = list_runs(args)
+    check_data_roots(Config.fromfile(runs[0].config))
     slots: SimpleQueue = SimpleQueue()
     for slot in range(args.jobs):
         slots.put(slot)
@@ -211,7 +230,12 @@ def main(argv: list[str] | None = None) -> dict:
         }
         for arm in ARMS
     }
-    report = {"config": args.config, "seeds": args.seeds, "curves": curves}
+    report = {
+        "config": args.config,
+        "pretrained": {"file": args.pretrained, "sha256": args.sha256},
+        "seeds": args.seeds,
+        "curves": curves,
+    }
     table = as_table(curves)
     (args.work_dir / "results.json").write_text(json.dumps(report) + "\n")
     (args.work_dir / "table.md").write_text(table)

@@ -127,13 +127,17 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     if cfg.get("default_scope") not in ("mmdet", "mmseg"):
         raise SystemExit(f"{args.config} is not of MMDetection or MMSegmentation.")
-    cfg.load_from = args.checkpoint
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     set_dataloader_defaults(cfg)
     check_data_roots(cfg, stages=["test"])
     with build_runner(cfg, args.trust_checkpoint) as runner:
-        runner.load_or_resume()
+        try:
+            runner.load_checkpoint(args.checkpoint, strict=True)
+        except RuntimeError as error:
+            raise SystemExit(
+                f"{args.checkpoint} is not a checkpoint of {args.config}: {error}"
+            ) from None
         pictures = draw(runner, args)
     mmcv.imwrite(tile(pictures, args.columns), str(args.out))
     print(args.out)

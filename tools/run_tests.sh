@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Set up and test; options are pytest's.
 set -euo pipefail
-. "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" downstream
+DOWNSTREAM=1
+. "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 ruff check .
 ruff format --check .
 exec python -m pytest "$@"

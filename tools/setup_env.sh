@@ -1,6 +1,6 @@
 # Sourced by demo.sh and run_tests.sh: a .venv with the tested versions in the
-# repository, made once; afterwards `python` is the one in it. With the argument
-# "downstream" also MMDetection and MMSegmentation.
+# repository, made once; afterwards `python` is the one in it. With DOWNSTREAM set also
+# MMDetection and MMSegmentation.
 # Environment: PYTHON (default: the first of python3, python3.12, .11, .10 that fits).
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$REPO"
@@ -36,30 +36,37 @@ fix_opencv() {
 }
 
 # MMDetection and MMSegmentation need mmcv's compiled ops, which pip's build of mmcv
-# lacks. Built for CPUs, once for this machine, Python and torch, and kept.
-install_mmcv_ops() {
-    local kept built
-    kept=${XDG_CACHE_HOME:-${HOME:-$REPO/.venv}/.cache}/snclr_mm/$(.venv/bin/python - <<'EOF'
+# lacks. Built for CPUs, once for this machine, Python and torch, and kept. Called by
+# `if`, where errexit is off: each step says itself when it fails.
+install_downstream() {
+    local cache kept new
+    .venv/bin/python -c 'import os, sysconfig
+assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+        && command -v c++ >/dev/null || return
+    $PIP install -c tools/constraints.txt -e '.[downstream]' || return
+    fix_opencv || return
+    cache=${XDG_CACHE_HOME:-${HOME:-$REPO/.venv}/.cache}/snclr_mm
+    kept=$cache/$(.venv/bin/python -c '
 import platform, re, sys, torch
 pins = open("tools/constraints.txt").read()
 mmcv = re.search(r"^onedl-mmcv==(.+)$", pins, re.M)[1]
 python = "%d.%d" % sys.version_info[:2]
 print(f"mmcv-{mmcv}_torch-{torch.__version__}_python-{python}_{platform.machine()}")
-EOF
-)
-    if ! ls "$kept"/*.whl >/dev/null 2>&1; then
+') || return
+    if [ ! -d "$kept" ]; then
         echo "Building mmcv's ops, about 8 minutes on two cores ..."
-        built=$(mktemp -d)
+        mkdir -p "$cache" && new=$(mktemp -d "$cache/new.XXXXXX") || return
         PATH="$REPO/.venv/bin:$PATH" CUDA_VISIBLE_DEVICES= FORCE_CUDA=0 \
             MAX_JOBS=$(nproc) CFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
             CXXFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
             $PIP wheel --no-cache-dir --no-build-isolation --no-deps \
-            -c tools/constraints.txt onedl-mmcv -w "$built" || return
-        mkdir -p "$kept"
-        mv "$built"/*.whl "$kept"
-        rm -r "$built"
+            -c tools/constraints.txt onedl-mmcv -w "$new" || { rm -rf "$new"; return 1; }
+        # Whole or not at all; another process may have been faster.
+        mv -T "$new" "$kept" 2>/dev/null || rm -rf "$new"
     fi
-    $PIP install --force-reinstall --no-deps "$kept"/*.whl
+    $PIP install --force-reinstall --no-deps "$kept"/*.whl \
+        && .venv/bin/python -c 'import snclr_mm, mmcv.ops' >/dev/null \
+        || { rm -rf "$kept"; return 1; }
 }
 
 STAMP=.venv/.complete-$(cat setup.py tools/constraints.txt | cksum | cut -d' ' -f1)
@@ -74,15 +81,13 @@ if [ ! -f "$STAMP" ]; then
     fix_opencv
     touch "$STAMP"
 fi
-if [ "${1:-}" = downstream ] && [ ! -f "$STAMP-downstream" ]; then
+if [ -n "${DOWNSTREAM:-}" ] && [ ! -f "$STAMP-downstream" ]; then
     echo "Adding MMDetection and MMSegmentation ..."
-    $PIP install -c tools/constraints.txt -e '.[downstream]'
-    fix_opencv
-    if install_mmcv_ops; then
+    if install_downstream; then
         touch "$STAMP-downstream"
     else
-        echo "mmcv's ops could not be built (is there a C++ compiler, and Python's" \
-            "headers?): what needs them is skipped." >&2
+        echo "MMDetection, MMSegmentation or mmcv's ops could not be installed (is there" \
+            "a C++ compiler, with Python's headers?): their tests are skipped." >&2
     fi
 fi
 . .venv/bin/activate

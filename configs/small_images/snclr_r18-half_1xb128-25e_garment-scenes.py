@@ -27,6 +27,7 @@ for _view in train_pipeline[1].transforms:
     # Else the colors tell pictures apart.
     _view[1].transforms[0].hue = 0.5
     _view[2].prob = 0.5
+del _view
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,

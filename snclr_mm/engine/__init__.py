@@ -11,6 +11,7 @@ from .launch import (
     find_config,
     load_checkpoints_safely,
     load_config,
+    read_config,
     set_dataloader_defaults,
 )
 from .multi_linear_constructor import MultiLinearOptimWrapperConstructor
@@ -20,7 +21,7 @@ from .neighbor_queue_hook import NeighborQueueHook
 from .online_knn_hook import OnlineKNNHook
 from .online_linear_probe_hook import OnlineLinearProbeHook
 from .positiveness_entropy_hook import PositivenessEntropyHook
-from .pretrained import check_pretrained, set_pretrained
+from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
     "CPUAmpOptimWrapper",
@@ -40,9 +41,11 @@ __all__ = [
     "check_annotations",
     "check_data_roots",
     "check_pretrained",
+    "clear_pretrained",
     "find_config",
     "load_checkpoints_safely",
     "load_config",
+    "read_config",
     "set_dataloader_defaults",
     "set_pretrained",
 ]

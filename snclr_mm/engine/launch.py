@@ -26,6 +26,11 @@ else:
     from numpy.core import multiarray
 
 REPOSITORY = Path(__file__).parents[2]
+DATA_SCRIPTS = {
+    "fashion-mnist": "prepare_fashion_mnist.py",
+    "garment-scenes": "prepare_garment_scenes.py",
+    "tree-crowns": "prepare_tree_crowns.py",
+}
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,31 +57,38 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Load ``args.config``, and set launcher and work_dir.
+    """Load ``args.config``, and set launcher and work_dir."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    cfg = read_config(args.config)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def read_config(path: str) -> Config:
+    """Read a config, from here or the repository.
 
     Raises:
+        FileNotFoundError: If it is in neither.
         SystemExit: If the config needs MMDetection or MMSegmentation, and they or the
             ops of mmcv are not installed.
     """
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    path = find_config(args.config)
+    file = find_config(path)
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(file)
         if cfg.get("default_scope") in ("mmdet", "mmseg"):
             import mmcv.ops  # noqa: F401
     except ImportError as error:
         if not re.search("mmdet|mmseg|mmcv", str(error)):
             raise
         raise SystemExit(
-            f"{args.config} needs a library that is not installed, or mmcv's ops: "
-            f"{error}\nInstall both as docs/downstream.md says: pip install -e "
-            "'.[downstream]', and mmcv built with ops."
+            f"{path} needs a library that is not installed, or mmcv's ops: {error}\n"
+            "Install both as docs/downstream.md says: pip install -e '.[downstream]', "
+            "and mmcv built with ops."
         ) from None
-    cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return cfg
 
 
@@ -213,27 +225,27 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
     """
     for stage_key, loader in dataloaders(cfg, stages).items():
         for key, dataset in leaves(loader.get("dataset") or {}, f"{stage_key}.dataset"):
-            for name, value, path in _paths(dataset):
-                if "://" in str(path) or path.expanduser().exists():
-                    continue
-                message = (
-                    f"{key}.{name}={value!r} does not exist"
-                    f"{'' if str(path) == str(value) else f' in data_root: {path}'} "
-                    f"(working directory: {Path.cwd()}). Set it with --cfg-options "
-                    f"{key}.{name}={'DIR' if name == 'data_root' else 'PATH'}."
-                )
-                if dataset.get("type") == "FashionMNIST":
-                    message += (
-                        " To get Fashion-MNIST: python "
-                        f"{REPOSITORY / 'tools/prepare_fashion_mnist.py'} {value}"
-                    )
-                if key.startswith("val") and "train" in stages:
-                    message += " To train without evaluation: --no-validate."
-                raise FileNotFoundError(message)
+            missing = _find_missing(dataset)
+            if missing is None:
+                continue
+            name, value, root = missing
+            message = (
+                f"{key}.{name}={value!r} does not exist"
+                f"{f' in data_root {root!r}' if root else ''} (working directory: "
+                f"{Path.cwd()}). Set it with --cfg-options {key}.{name}="
+                f"{'DIR' if name == 'data_root' else 'PATH'}."
+            )
+            script, folder = _data_script(dataset)
+            if script:
+                script = REPOSITORY / "tools" / script
+                message += f" To make this data: python {script} {folder}"
+            if key.startswith("val") and "train" in stages:
+                message += " To train without evaluation: --no-validate."
+            raise FileNotFoundError(message)
 
 
-def _paths(dataset: ConfigDict) -> Iterator[tuple[str, str, Path]]:
-    """What a dataset reads: (key, value, path), its root first."""
+def _find_missing(dataset: ConfigDict) -> tuple[str, str, str] | None:
+    """The first thing that is not there: (key, value, root that it is looked up in)."""
     root = dataset.get("data_root") or ""
     values = {"data_root": root, "ann_file": dataset.get("ann_file")}
     prefix = dataset.get("data_prefix")
@@ -242,9 +254,22 @@ def _paths(dataset: ConfigDict) -> Iterator[tuple[str, str, Path]]:
     else:
         values["data_prefix"] = prefix
     for name, value in values.items():
-        if value and isinstance(value, str):
-            base = "" if name == "data_root" or "://" in value else root
-            yield name, value, Path(base, value)
+        folder = "" if name == "data_root" else root
+        if not value or not isinstance(value, str) or "://" in folder + value:
+            continue
+        if not Path(folder, value).expanduser().exists():
+            return name, value, folder
+    return None
+
+
+def _data_script(dataset: ConfigDict) -> tuple[str | None, str]:
+    """The tool that makes a small data set of this project, and the folder to give."""
+    root = Path(dataset.get("data_root") or "")
+    for folder in (root, *root.parents):
+        if folder.name in DATA_SCRIPTS:
+            return DATA_SCRIPTS[folder.name], str(folder)
+    known = dataset.get("type") == "FashionMNIST"
+    return (DATA_SCRIPTS["fashion-mnist"] if known else None), str(root)
 
 
 def adapt_to_machine(cfg: Config) -> list[str]:

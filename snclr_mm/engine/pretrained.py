@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -25,25 +26,37 @@ def set_pretrained(cfg: ConfigDict, checkpoint: str) -> list[str]:
         ValueError: If there is none.
     """
     keys = []
-
-    def visit(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            if value.get("type") == "Pretrained" and value.get("prefix"):
-                value["checkpoint"] = checkpoint
-                keys.append(f"{key}.checkpoint")
-            for name, item in value.items():
-                visit(item, f"{key}.{name}")
-        elif isinstance(value, (list, tuple)):
-            for i, item in enumerate(value):
-                visit(item, f"{key}.{i}")
-
-    visit(cfg, "model")
+    for owner, name, key in _pretrained_inits(cfg, "model"):
+        owner[name]["checkpoint"] = checkpoint
+        keys.append(f"{key}.checkpoint")
     if not keys:
         raise ValueError(
             f"--pretrained {checkpoint}: no part of the config's model has an init_cfg="
             'dict(type="Pretrained", checkpoint="", prefix="backbone.") to fill.'
         )
     return keys
+
+
+def clear_pretrained(cfg: ConfigDict) -> None:
+    """Start every part that :func:`set_pretrained` would fill from random weights."""
+    for owner, name, _ in reversed(list(_pretrained_inits(cfg, "model"))):
+        if isinstance(owner, dict):
+            owner[name] = None
+        else:
+            del owner[name]
+
+
+def _pretrained_inits(node: Any, key: str) -> Iterator[tuple[Any, str | int, str]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in items:
+        if not isinstance(value, (dict, list, tuple)):
+            continue
+        inner = f"{key}.{name}"
+        if isinstance(value, dict) and value.get("type") == "Pretrained":
+            if value.get("prefix"):
+                yield node, name, inner
+        else:
+            yield from _pretrained_inits(value, inner)
 
 
 def check_pretrained(model: nn.Module) -> None:

@@ -1,4 +1,3 @@
-import json
 from types import SimpleNamespace
 
 import mmcv
@@ -13,8 +12,8 @@ KEY = "train_dataloader.dataset"
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Writes an annotation file for one image of 100 x 80 px."""
+def write():
+    """Makes annotations for one image of 100 x 80 px."""
 
     def write(boxes, names=("cat", "dog")):
         content = {
@@ -25,9 +24,7 @@ def write(tmp_path):
                 for i, box in enumerate(boxes, 7)
             ],
         }
-        path = tmp_path / "a.json"
-        path.write_text(json.dumps(content))
-        return str(path)
+        return content
 
     return write
 
@@ -36,8 +33,10 @@ INSIDE = [10, 10, 20, 20]
 
 
 def test_good_annotations(write):
-    check_coco(write([INSIDE, [99, 0, 1, 80], [0, 0, 0, 0.5]]), ("cat", "dog"), KEY)
-    check_coco(write([INSIDE]), ("dog",), KEY)
+    check_coco(
+        write([INSIDE, [99, 0, 1, 80], [0, 0, 0, 0.5]]), "a.json", ("cat", "dog"), KEY
+    )
+    check_coco(write([INSIDE]), "a.json", ("dog",), KEY)
 
 
 @pytest.mark.parametrize(
@@ -51,26 +50,26 @@ def test_good_annotations(write):
 def test_boxes_outside(box, text, write):
     match = rf"1 of 2 boxes .*a\.json are outside.*annotation 8.*{text}.*\(100, 80\)"
     with pytest.raises(ValueError, match=match):
-        check_coco(write([INSIDE, box]), ("cat", "dog"), KEY)
+        check_coco(write([INSIDE, box]), "a.json", ("cat", "dog"), KEY)
 
 
 def test_boxes_that_stick_out_are_logged(write, monkeypatch):
     log = []
     monkeypatch.setattr(annotations, "print_log", lambda text, **_: log.append(text))
-    check_coco(write([INSIDE, [90, 10, 10.5, 5]]), ("cat",), KEY)
+    check_coco(write([INSIDE, [90, 10, 10.5, 5]]), "a.json", ("cat",), KEY)
     assert not log
-    check_coco(write([INSIDE, [90, 10, 20, 5]]), ("cat",), KEY)
+    check_coco(write([INSIDE, [90, 10, 20, 5]]), "a.json", ("cat",), KEY)
     assert len(log) == 1 and "1 of 2 boxes" in log[0] and "annotation 8" in log[0]
 
 
 def test_classes(write):
     path = write([INSIDE])
     with pytest.raises(ValueError, match=r"no class 'cow' \(1 of 2 .*'cat', 'dog'"):
-        check_coco(path, ("cat", "cow"), KEY)
+        check_coco(path, "a.json", ("cat", "cow"), KEY)
     with pytest.raises(ValueError, match="another order. Use 'cat', 'dog'"):
-        check_coco(path, ("dog", "cat"), KEY)
+        check_coco(path, "a.json", ("dog", "cat"), KEY)
     with pytest.raises(ValueError, match=r"a\.json has no annotations"):
-        check_coco(write([]), ("cat",), KEY)
+        check_coco(write([]), "a.json", ("cat",), KEY)
 
 
 def test_leaves():
@@ -90,7 +89,8 @@ class Head(torch.nn.Module):
 
 def runner_of(dataset, num_classes=2, scope="mmseg"):
     model = torch.nn.Module()
-    model.head = Head(num_classes)
+    model.num_classes = num_classes  # as MMSegmentation's segmentors have it
+    model.decode_head = Head(num_classes)
     model.rpn_head = Head(1)
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset))
     return SimpleNamespace(
@@ -128,9 +128,11 @@ def test_label_maps(segmentation, tmp_path):
     check_annotations(runner_of(segmentation([0, 1, 255])), stages)
     zero_free = segmentation([0, 1, 2], reduce_zero_label=True)
     check_annotations(runner_of(zero_free), stages)
-    with pytest.raises(ValueError, match=r"0\.png holds 2, 9, but allowed are 0 to 1"):
+    with pytest.raises(ValueError, match=r"0\.png holds 2, 9, but 0 to 1 are the 2 "):
         check_annotations(runner_of(segmentation([0, 2, 9])), stages)
-    with pytest.raises(ValueError, match=r"holds 3, but allowed are 1 to 2"):
+    with pytest.raises(
+        ValueError, match=r"holds 2 after reduce_zero_label, but 0 to 1"
+    ):
         three = segmentation([0, 3], reduce_zero_label=True)
         check_annotations(runner_of(three), stages)
     with pytest.raises(ValueError, match=r"no label map .*0_x\.png.*seg_map_suffix"):
@@ -138,11 +140,27 @@ def test_label_maps(segmentation, tmp_path):
         check_annotations(runner_of(none), stages)
 
 
+def test_fewer_classes_than_the_data_set_has(tmp_path):
+    """Labels are reduced first, then mapped: ADE20K's last one is 150 in the files."""
+    ade = pytest.importorskip("mmseg.datasets", reason="MMSegmentation is missing")
+    for folder in ("img", "map"):
+        pixels = np.full((4, 4), 150, np.uint8)
+        pixels[0] = 1
+        mmcv.imwrite(pixels, str(tmp_path / f"{folder}/0.png"))
+    dataset = ade.ADE20KDataset(
+        data_root=str(tmp_path),
+        metainfo=dict(classes=("wall", "building")),
+        data_prefix=dict(img_path="img", seg_map_path="map"),
+        img_suffix=".png",
+    )
+    check_annotations(runner_of(dataset), ["train"])
+
+
 def test_heads(segmentation):
     dataset = segmentation([0, 1])
     with pytest.raises(
         ValueError,
-        match=r"model\.head\.num_classes=5 does not fit the 2 classes of "
+        match=r"model\.decode_head\.num_classes=5 does not fit the 2 classes of "
         r"train_dataloader\.dataset \('a', 'b'\)",
     ):
         check_annotations(runner_of(dataset, num_classes=5), ["train"])

@@ -155,7 +155,7 @@ def test_missing_annotations(tmp_path):
     )
     key = r"train_dataloader\.dataset\.dataset\."
     with pytest.raises(
-        FileNotFoundError, match=rf"{key}ann_file='a.json' .* in data_root: {tmp_path}/"
+        FileNotFoundError, match=rf"{key}ann_file='a.json' .* in data_root '{tmp_path}'"
     ):
         check_data_roots(cfg)
     (tmp_path / "a.json").write_text("{}")
@@ -163,6 +163,16 @@ def test_missing_annotations(tmp_path):
         check_data_roots(cfg)
     (tmp_path / "train").mkdir()
     check_data_roots(cfg)
+    dataset = cfg.train_dataloader.dataset.dataset
+    dataset.data_root = "s3://bucket/coco/"
+    check_data_roots(cfg)
+    dataset.data_root = "data/tree-crowns/"
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"{key}data_root='data/tree-crowns/' does not exist \(working.*"
+        r"prepare_tree_crowns\.py data/tree-crowns$",
+    ):
+        check_data_roots(cfg)
 
 
 @pytest.mark.parametrize("missing", ["mmdet", "mmcv.ops"])

@@ -4,7 +4,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
-from snclr_mm.engine import check_pretrained, set_pretrained
+from snclr_mm.engine import check_pretrained, clear_pretrained, set_pretrained
 from snclr_mm.engine.pretrained import NEW_PARTS
 
 
@@ -149,6 +149,9 @@ def test_set_pretrained():
     ]
     assert cfg.backbone.init_cfg[1].checkpoint == "b.pth"
     assert cfg.roi_head.shared_head.init_cfg.checkpoint == "b.pth"
+    clear_pretrained(cfg)
+    assert cfg.backbone.init_cfg == [dict(type="Kaiming")]
+    assert cfg.roi_head.shared_head.init_cfg is None
     assert cfg.neck.init_cfg.checkpoint == "a.pth"
     with pytest.raises(ValueError, match=r"--pretrained b\.pth: no part"):
         set_pretrained(ConfigDict(neck=cfg.neck), "b.pth")

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from command import tool
+from downstream import require_downstream
 from prepare_garment_scenes import prepare
 from tiny import REPOSITORY
 
@@ -12,8 +13,7 @@ def garment_scenes(digits_root, tmp_path_factory):
 
     In data/tree-crowns are the same scenes with all garments as trees.
     """
-    for library in ("mmdet", "mmseg", "mmcv.ops"):
-        pytest.importorskip(library, reason=f"{library} is not installed")
+    require_downstream()
     scenes = tmp_path_factory.mktemp("run") / "data/garment-scenes"
     prepare(scenes, digits_root, train=16, val=4, unlabeled=16)
     crowns = scenes.with_name("tree-crowns")

@@ -20,9 +20,16 @@ CONFIG = (
 )
 
 
-def test_arms():
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"weights")
+    return str(path)
+
+
+def test_arms(checkpoint):
     pytest.importorskip("mmseg", reason="MMSegmentation is not installed")
-    args = parse_args([CONFIG, "a.pth", "--cfg-options", "train_cfg.val_interval=7"])
+    args = parse_args([CONFIG, checkpoint, "--cfg-options", "train_cfg.val_interval=7"])
     random, pretrained, half = (build_config(arm, 3, args) for arm in ARMS)
     assert random.model.backbone.init_cfg is None
     assert pretrained.model.backbone.init_cfg.checkpoint.endswith("/a.pth")
@@ -35,6 +42,20 @@ def test_arms():
     assert half.param_scheduler[0] == random.param_scheduler[0]
     for cfg in (random, pretrained, half):
         assert cfg.randomness.seed == 3 and cfg.train_cfg.val_interval == 7
+
+
+def test_arms_of_a_c4_detector(checkpoint):
+    """Its last stage is another pretrained part, and its schedule has milestones."""
+    pytest.importorskip("mmdet", reason="MMDetection is not installed")
+    config = "configs/benchmarks/mmdetection/voc0712/"
+    config += "faster-rcnn_r50-c4_ms-24k_voc0712.py"
+    args = parse_args([config, checkpoint])
+    random, _, half = (build_config(arm, 0, args) for arm in ARMS)
+    assert random.model.backbone.init_cfg is None
+    assert random.model.roi_head.shared_head.init_cfg is None
+    assert half.model.roi_head.shared_head.init_cfg.checkpoint == checkpoint
+    assert half.train_cfg.max_iters == 12000 == half.param_scheduler[1].end
+    assert half.param_scheduler[1].milestones == [9000, 11000]
 
 
 def test_first_passing_and_table():
@@ -56,12 +77,16 @@ def test_first_passing_and_table():
     [
         (["--seeds", "1", "1"], "each seed once"),
         (["--jobs", "0"], "--jobs 0"),
+        (["--seeds", "x"], "--seeds: invalid int"),
     ],
 )
-def test_bad_arguments(argv, text, capsys):
+def test_bad_arguments(argv, text, checkpoint, capsys):
     with pytest.raises(SystemExit):
-        parse_args([CONFIG, "a.pth", *argv])
+        parse_args([CONFIG, checkpoint, *argv])
     assert text in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse_args([CONFIG, "none.pth"])
+    assert "there is no checkpoint" in capsys.readouterr().err
 
 
 def test_nothing_detected_is_an_ap_of_zero(tmp_path):
@@ -69,20 +94,20 @@ def test_nothing_detected_is_an_ap_of_zero(tmp_path):
     run = Run("random", 0, tmp_path / "seed0")
     logs = run.folder / "20260101_000000/vis_data"
     logs.mkdir(parents=True)
-    run.config.write_text("train_cfg = dict(max_iters=40, val_interval=10)")
-    records = [{"coco/bbox_mAP": 0.1, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 40}]
+    run.config.write_text("train_cfg = dict(max_iters=45, val_interval=10)")
+    records = [{"coco/bbox_mAP": 0.1, "step": 20}, {"coco/bbox_mAP": 0.3, "step": 45}]
     (logs / "scalars.json").write_text("\n".join(map(json.dumps, records)))
     (run.folder / "trained").touch()
     slots = SimpleQueue()
     slots.put(0)
     curve = train(run, slots, jobs=1)["box AP"]
-    assert curve == [(10, 0), (20, 10), (30, 0), (40, 30)]
+    assert curve == [(10, 0), (20, 10), (30, 0), (40, 0), (45, 30)]
 
 
-def test_configs_that_count_in_epochs(tmp_path):
+def test_configs_that_count_in_epochs(checkpoint):
     config = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
     with pytest.raises(SystemExit, match="max_iters is needed, not epochs"):
-        build_config("random", 0, parse_args([str(config), "a.pth"]))
+        build_config("random", 0, parse_args([str(config), checkpoint]))
 
 
 def test_transfer_to_segmentation(

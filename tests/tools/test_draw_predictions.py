@@ -57,6 +57,17 @@ def test_pictures(kind, garment_scenes, tmp_path):
         assert same[~away].mean() < 0.5
 
 
+def test_another_checkpoint(garment_scenes, scenes_checkpoint, tmp_path):
+    config = REPOSITORY / "configs/benchmarks" / CONFIGS["labels"]
+    output = tool(
+        "draw_predictions.py",
+        *(config, scenes_checkpoint, tmp_path / "a.png", "--work-dir", tmp_path),
+        cwd=garment_scenes.parents[1],
+        fails=True,
+    )
+    assert f"{scenes_checkpoint} is not a checkpoint of" in output
+
+
 def test_tile():
     pictures = [np.full((2, 3, 3), i, np.uint8) for i in range(3)]
     sheet = tile(pictures, 2)

@@ -18,4 +18,4 @@ model = dict(
     ),
 )
 # MMSegmentation excludes "norm" from weight decay, but ViT's are named ln1 and ln2.
-optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={".ln": dict(decay_mult=0.0)}))
