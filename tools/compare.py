@@ -194,18 +194,30 @@ def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
             continue  # the same for each seed
         slug = re.sub(r"[^\w.=+-]+", "_", arm.name)
         run = Run(arm, seed, args.work_dir / slug / f"seed{seed}")
-        text = build_config(arm, seed, args).pretty_text
-        # Beside the folder, in which MMEngine writes the config as it ran.
-        path = run.config
-        if path.exists() and path.read_text() != text:
-            raise SystemExit(
-                f"{run.folder} belongs to a run with other settings ({path}): choose "
-                "another --work-dir, or remove both."
-            )
-        run.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        claim(run.folder, run.config, build_config(arm, seed, args))
         runs.append(run)
     return runs
+
+
+def claim(folder: Path, path: Path, cfg: Config) -> None:
+    """Make the folder of a run, and write its config beside it.
+
+    Args:
+        folder (Path): In it MMEngine writes the config as it ran.
+        path (Path): Of the config.
+        cfg (Config): Complete.
+
+    Raises:
+        SystemExit: If they belong to a run with other settings.
+    """
+    text = cfg.pretty_text
+    if path.exists() and path.read_text() != text:
+        raise SystemExit(
+            f"{folder} belongs to a run with other settings ({path}): choose another "
+            "--work-dir, or remove both."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 class Executor:

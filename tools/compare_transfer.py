@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import torch
-from compare import REPOSITORY, run_tool
+from compare import REPOSITORY, claim, run_tool
 from mmengine.config import Config, DictAction
 
 from snclr_mm.engine import (
@@ -124,14 +124,7 @@ def list_runs(args: argparse.Namespace) -> list[Run]:
     runs = []
     for seed, arm in itertools.product(args.seeds, ARMS):
         run = Run(arm, seed, args.work_dir / arm.replace(", ", "_") / f"seed{seed}")
-        text = build_config(arm, seed, args).pretty_text
-        if run.config.exists() and run.config.read_text() != text:
-            raise SystemExit(
-                f"{run.folder} belongs to a run with other settings ({run.config}): "
-                "choose another --work-dir, or remove both."
-            )
-        run.folder.mkdir(parents=True, exist_ok=True)
-        run.config.write_text(text)
+        claim(run.folder, run.config, build_config(arm, seed, args))
         runs.append(run)
     return runs
 

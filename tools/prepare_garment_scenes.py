@@ -71,8 +71,9 @@ def prepare(
             f"tools/prepare_fashion_mnist.py {garments}"
         )
     files = {}
+    material = {split: _material(garments, split) for split in ("train", "val")}
     for split, number in (("train", train), ("val", val)):
-        data, photos = _material(garments, split)
+        data, photos = material[split]
         rng = np.random.default_rng([seed, split == "val"])
         files[split] = file = CocoFile(CLASSES)
         for i in range(number):
@@ -85,7 +86,7 @@ def prepare(
                 file.add_instance(label, box_of(mask), mask)
         file.write(root / "annotations" / f"{split}.json")
 
-    data, _ = _material(garments, "train")
+    data, _ = material["train"]
     rng = np.random.default_rng([seed, 2])
     for i in range(unlabeled):
         plain = np.full((64, 64, 3), rng.uniform(0, 255, 3))

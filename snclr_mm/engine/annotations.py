@@ -1,6 +1,7 @@
 """Do the annotations of a detector's or segmentor's data fit its model?"""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -146,7 +147,7 @@ def check_coco(content: dict, path: str, classes: Sequence[str], key: str) -> No
             f"their image by more than a pixel, first annotation {first['id']}: "
             f"{first['bbox']}.",
             logger="current",
-            level=30,  # warning
+            level=logging.WARNING,
         )
 
 
