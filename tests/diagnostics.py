@@ -3,6 +3,8 @@
 import os
 
 import torch
+import torch.nn.functional as F
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
@@ -65,11 +67,11 @@ class Recorder(Hook):
             self.steps[-1]["enqueued"] = len(self.keys)
             return found
 
-        def recorded_stage(keys):
-            stage(keys)
-            self._staged += zip(
-                queue._staged[-1].clone(), self.steps[-1]["labels"], strict=True
-            )
+        def recorded_stage(keys, gathered=False):
+            stage(keys, gathered)
+            own = keys.chunk(get_world_size())[get_rank()] if gathered else keys
+            own = F.normalize(own.detach(), dim=1)
+            self._staged += zip(own, self.steps[-1]["labels"], strict=True)
 
         queue.search, queue.stage = recorded_search, recorded_stage
 

@@ -12,9 +12,9 @@ class CPUAmpOptimWrapper(OptimWrapper):
     """Mixed precision in bfloat16 on a CPU, which MMEngine's AmpOptimWrapper refuses.
 
     Weights and optimizer stay float32, and bfloat16 needs no loss scaling. Worth it
-    where :func:`has_fast_bfloat16`; elsewhere it is emulated and slow. Configs name
-    ``AmpOptimWrapper`` with ``dtype='bfloat16'``: tools/train.py puts this class in its
-    place where there is no accelerator.
+    where :func:`~snclr_mm.hardware.has_fast_bfloat16`; elsewhere it is emulated and
+    slow. Configs name ``AmpOptimWrapper`` with ``dtype='bfloat16'``: tools/train.py
+    puts this class in its place where there is no accelerator.
 
     Args:
         kwargs: Of MMEngine's OptimWrapper.
@@ -25,14 +25,3 @@ class CPUAmpOptimWrapper(OptimWrapper):
         """Run the forward pass under autocast."""
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU, an x86, has instructions for bfloat16 products.
-
-    False also where torch cannot tell, before ``torch.cpu.get_capabilities``.
-    """
-    if not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -17,8 +17,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..hardware import has_fast_bfloat16
 from .annotations import leaves
-from .cpu_amp_optim_wrapper import has_fast_bfloat16
 
 if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
     from numpy._core import multiarray

@@ -51,8 +51,8 @@ class NeighborAgeHook(DiagnosticHook):
             stack.callback(head.search_observers.remove, observe)
 
     def _observe(self, queue: NeighborQueue, neighbors: list[Neighbors]) -> None:
-        for _, index in neighbors:
-            index = index[index < queue.num_enqueued]
+        for found in neighbors:
+            index = found.index[found.index < queue.num_enqueued]
             age = (queue.pointer - 1 - index) % queue.length
             oldest = max(1, queue.num_enqueued - 1)
             sums = [age.sum(), (age / oldest).sum(), index.new_tensor(index.numel())]

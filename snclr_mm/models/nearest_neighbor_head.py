@@ -46,7 +46,7 @@ class NearestNeighborHead(NeighborHead):
     def _loss(
         self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
     ) -> Tensor:
-        similarity, index = neighbors
+        similarity, index, _ = neighbors
         if index.shape[1] > 0:
             key = self.queue.features[index[:, 0]]  # NN(y_2), [n, d]
             self.log_vars = {"neighbor_similarity": similarity.mean()}

@@ -3,19 +3,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from .neighbor_queue import NeighborQueue
-from .soft_neighbor_loss import check_positive
+from .soft_neighbor_loss import Gathered, check_positive, gather
 
 
 class Neighbors(NamedTuple):
-    """What a search found for n keys: similarity [n, K] and queue row [n, K]."""
+    """What a search found for n keys: similarity [n, K] and queue row [n, K].
+
+    ``gathered`` holds keys and rows of all ranks, where their queues are the same.
+    """
 
     similarity: Tensor
     index: Tensor
+    gathered: Gathered | None = None
 
 
 class NeighborHead(BaseModule, metaclass=ABCMeta):
@@ -77,6 +82,9 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
     def search(self, *keys: Tensor) -> list[Neighbors]:
         """Look the keys of several views up in one search of the queue.
 
+        With a queue that all ranks share, keys and found rows are exchanged here, those
+        of all views at once.
+
         Args:
             keys (Tensor): y_2 of each view, [n, d] each.
 
@@ -84,11 +92,26 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             list[Neighbors]: One per view; with K = 0 columns until :attr:`ready`.
         """
         k = self.num_neighbors if self.ready else 0
-        similarity, index = self.queue.search(torch.cat(keys), k)
+        together = torch.cat(keys).detach()
+        similarity, index = self.queue.search(together, k)
+        gathered = [None] * len(keys)
+        if self.queue.sync:
+            # [ranks, views, n, ...] to one of all ranks per view.
+            everything = gather(together, index)
+            views = (
+                part.unflatten(0, (get_world_size(), len(keys), -1)).transpose(0, 1)
+                for part in everything
+            )
+            gathered = [
+                Gathered(*(part.flatten(0, 1) for part in view))
+                for view in zip(*views, strict=True)
+            ]
         sizes = [len(key) for key in keys]
         neighbors = [
             Neighbors(*found)
-            for found in zip(similarity.split(sizes), index.split(sizes), strict=True)
+            for found in zip(
+                similarity.split(sizes), index.split(sizes), gathered, strict=True
+            )
         ]
         for observe in self.search_observers:
             observe(neighbors)
@@ -134,7 +157,10 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         self.log_vars = {}
         loss = self._loss(prediction, base_out, momentum_out, neighbors)
         if stage and self.training and self.num_neighbors > 0:
-            self.queue.stage(momentum_out)
+            if neighbors.gathered is None:
+                self.queue.stage(momentum_out)
+            else:
+                self.queue.stage(neighbors.gathered.key, gathered=True)
         return self.loss_weight * loss
 
     @abstractmethod

@@ -2,11 +2,14 @@ import logging
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, all_reduce, get_rank
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor
+
+from ..hardware import check_memory
+from .neighbor_search import check_search, search_neighbors
 
 INITS = ("empty", "random")
 
@@ -32,10 +35,18 @@ class NeighborQueue(BaseModule):
         sync (bool): True: keys of all ranks enter the queue of each, in the same order,
             so it is identical everywhere. False: each rank keeps a queue of its own
             images, as released. Defaults to True.
+        search_backend (str): How the top K are found, see
+            :func:`~snclr_mm.models.neighbor_search.search_neighbors`: ``'auto'``,
+            ``'plain'``, ``'streaming'`` or ``'blocks'``. Defaults to ``'auto'``.
+        search_precision (str): Of the first look at all rows; what it finds is compared
+            in float32: ``'auto'``, ``'float32'``, ``'float16'`` or ``'bfloat16'``.
+            Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If ``length`` or ``dim`` is below 1 or ``init`` is unknown.
+        ValueError: If ``length`` or ``dim`` is below 1, or ``init``, backend or
+            precision is unknown.
+        MemoryError: If the rows cannot fit in the host's memory.
     """
 
     def __init__(
@@ -44,6 +55,8 @@ class NeighborQueue(BaseModule):
         dim: int,
         init: str = "empty",
         sync: bool = True,
+        search_backend: str = "auto",
+        search_precision: str = "auto",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -55,10 +68,19 @@ class NeighborQueue(BaseModule):
             raise ValueError(
                 f"init={init!r} is unknown: use one of {INITS} (config key queue.init)."
             )
+        check_search(search_backend, search_precision)
+        check_memory(
+            4 * length * dim,
+            torch.device("cpu"),
+            f"A queue of {length} x {dim} float32 values",
+            "set a shorter queue (config key model.head.queue.length).",
+        )
         self.length = length
         self.dim = dim
         self.init = init
         self.sync = sync
+        self.search_backend = search_backend
+        self.search_precision = search_precision
         features = torch.zeros(length, dim)
         if init == "random":
             # An own generator: the model's other weights do not depend on the queue.
@@ -69,6 +91,7 @@ class NeighborQueue(BaseModule):
         # Mirrors `count`, so that a search need not wait for the device.
         self._count = 0
         self._staged: list[Tensor] = []
+        self._staged_by: list[int] = []  # how many ranks' keys each one holds
         #: Whether a NeighborQueueHook commits what is staged; the hook sets it.
         self.managed = False
         self._runner: str | None = None
@@ -157,12 +180,22 @@ class NeighborQueue(BaseModule):
             none = keys.new_zeros(len(keys), 0, dtype=self.features.dtype)
             return none, none.long()
         with torch.autocast(keys.device.type, enabled=False):
-            similarity = self._normalize(keys) @ self.features[: len(self)].T
-            return similarity.topk(k, dim=1)
+            return search_neighbors(
+                self._normalize(keys),
+                self.features[: len(self)],
+                k,
+                self.search_backend,
+                self.search_precision,
+            )
 
     @torch.compiler.disable
-    def stage(self, keys: Tensor) -> None:
-        """Keep a batch's keys [m, dim] until :meth:`commit` or :meth:`discard`.
+    def stage(self, keys: Tensor, gathered: bool = False) -> None:
+        """Keep a batch's keys until :meth:`commit` or :meth:`discard`.
+
+        Args:
+            keys (Tensor): [m, dim], any scale and dtype.
+            gathered (bool): The keys are those of all ranks in order, m / world size
+                of each, so that commit need not exchange them. Defaults to False.
 
         Raises:
             RuntimeError: If nobody commits: in a Runner without NeighborQueueHook, or
@@ -170,8 +203,9 @@ class NeighborQueue(BaseModule):
             ValueError: If the width is not ``dim``.
         """
         self.check_width(keys)
+        ranks = get_world_size() if gathered else 1
         forgotten = self._in_training_runner() or (
-            self.num_staged + len(keys) > self.length
+            self.num_staged + len(keys) // ranks > self.length
         )
         if forgotten and not self.managed:
             raise RuntimeError(
@@ -179,12 +213,16 @@ class NeighborQueue(BaseModule):
                 "custom_hooks=[dict(type='NeighborQueueHook')] to the config (in an "
                 "own training loop, call queue.commit() after each optimizer step)."
             )
-        self._staged.append(self._normalize(keys.detach()))
+        self._staged.append(keys.detach())
+        self._staged_by.append(ranks)
 
     @property
     def num_staged(self) -> int:
         """Number of local rows that wait for :meth:`commit`."""
-        return sum(len(keys) for keys in self._staged)
+        return sum(
+            len(keys) // ranks
+            for keys, ranks in zip(self._staged, self._staged_by, strict=True)
+        )
 
     @torch.no_grad()
     def commit(self, valid: bool = True) -> bool:
@@ -199,28 +237,24 @@ class NeighborQueue(BaseModule):
         Returns:
             bool: Whether the rows were enqueued, the same on each rank.
         """
-        staged, self._staged = self._staged, []
+        staged, ranks = self._staged, self._staged_by
+        self.discard()
         if not staged:
             return valid
-        sizes = [len(keys) for keys in staged]
-        keys = torch.cat(staged)
-        accepted = (keys.isfinite().all() & valid).int()
+        accepted = torch.stack([keys.isfinite().all() for keys in staged]).all() & valid
+        accepted = accepted.int()
         all_reduce(accepted, "min")
         if not accepted:
             return False
-        if self.sync:
-            # All ranks' first view, then all ranks' second view, ...: the order does
-            # not depend on the number of ranks.
-            ranks = [part.split(sizes) for part in all_gather(keys)]
-            keys = torch.cat(
-                [part for view in zip(*ranks, strict=True) for part in view]
-            )
-        self._write(keys)
+        # All ranks' first view, then all ranks' second view, ...: the order does not
+        # depend on the number of ranks.
+        for keys, by in zip(staged, ranks, strict=True):
+            self._write(self._normalize(keys if by > 1 else self._gather(keys)))
         return True
 
     def discard(self) -> None:
         """Forget what is staged."""
-        self._staged = []
+        self._staged, self._staged_by = [], []
 
     def extra_repr(self) -> str:
         return (
@@ -238,7 +272,7 @@ class NeighborQueue(BaseModule):
         return F.normalize(keys.to(self.features.dtype), dim=1)
 
     def _gather(self, keys: Tensor) -> Tensor:
-        return torch.cat(all_gather(keys)) if self.sync else keys
+        return torch.cat(all_gather(keys.contiguous())) if self.sync else keys
 
     def _write(self, keys: Tensor) -> None:
         start = self._count + max(0, len(keys) - self.length)

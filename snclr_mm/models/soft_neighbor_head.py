@@ -3,8 +3,14 @@ from mmengine.dist import all_gather, get_rank
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from .cross_attention_neck import CrossAttentionNeck
 from .neighbor_head import NeighborHead, Neighbors
-from .soft_neighbor_loss import check_objective, check_positive, soft_neighbor_loss
+from .soft_neighbor_loss import (
+    check_loss,
+    check_objective,
+    check_positive,
+    soft_neighbor_loss,
+)
 
 
 @MODELS.register_module()
@@ -40,12 +46,17 @@ class SoftNeighborHead(NeighborHead):
               ``objective='sum_of_logs'``, ``temperature=0.2``, ``loss_weight=2τ``,
               identity projections, and a queue per rank that starts random
               (``init='random', sync=False``).
+        backend (str): How the loss is computed: ``'auto'``, ``'plain'`` or
+            ``'streaming'``, see :func:`soft_neighbor_loss`. Defaults to ``'auto'``.
+        precision (str): Of the products with other images' neighbors, ``'auto'``,
+            ``'float32'``, ``'float16'`` or ``'bfloat16'``, see
+            :func:`soft_neighbor_loss`. Defaults to ``'auto'``: autocast's.
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
         ValueError: If K is negative or above the queue's length; τ, w_0 or the loss
-            weight is not positive; the objective or preset is unknown; or the widths
-            of attention and queue differ.
+            weight is not positive; the objective, preset, backend or precision is
+            unknown; or the widths of attention and queue differ.
     """
 
     PRESETS = ("paper", "released")
@@ -63,6 +74,8 @@ class SoftNeighborHead(NeighborHead):
         detach_positiveness: bool = False,
         detach_keys: bool = True,
         preset: str = "paper",
+        backend: str = "auto",
+        precision: str = "auto",
         init_cfg: dict | None = None,
     ) -> None:
         if preset not in self.PRESETS:
@@ -89,11 +102,14 @@ class SoftNeighborHead(NeighborHead):
             init_cfg,
         )
         check_objective(objective)
+        check_loss(backend, precision)
         check_positive(
             "own_positiveness (config key model.head.own_positiveness)",
             own_positiveness,
         )
         self.objective = objective
+        self.backend = backend
+        self.precision = precision
         self.own_positiveness = own_positiveness
         self.detach_positiveness = detach_positiveness
         self.attention = MODELS.build(
@@ -122,15 +138,14 @@ class SoftNeighborHead(NeighborHead):
     def _loss(
         self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
     ) -> Tensor:
-        similarity, index = neighbors
-        found = self.queue.features[index]  # NN(y_2), [n, K, d]
-        weight = self.attention(base_out, found)  # w, [n, K]
+        similarity, index, gathered = neighbors
+        candidates = self.queue.features
+        weight = self._weigh(base_out, candidates, index)  # w, [n, K]
         if self.detach_positiveness:
             weight = weight.detach()
-        candidates = self.queue.features
         if not self.queue.sync:
             # Each rank has a queue of its own, so here the neighbors must travel.
-            candidates = torch.cat(all_gather(found.flatten(0, 1)))
+            candidates = torch.cat(all_gather(candidates[index].flatten(0, 1)))
             index = torch.arange(index.numel(), device=index.device).view_as(index)
             index = index + get_rank() * index.numel()
         loss = soft_neighbor_loss(
@@ -143,6 +158,9 @@ class SoftNeighborHead(NeighborHead):
             self.objective,
             self.own_positiveness,
             self.detach_keys,
+            gathered,
+            self.backend,
+            self.precision,
         )
         if index.shape[1] > 0:
             self.log_vars = {
@@ -156,3 +174,10 @@ class SoftNeighborHead(NeighborHead):
                 0 * p.sum() for p in self.attention.parameters() if p.requires_grad
             )
         return loss
+
+    def _weigh(self, query: Tensor, candidates: Tensor, index: Tensor) -> Tensor:
+        # Other necks, subclasses with a forward of their own too, take no index.
+        takes_index = type(self.attention).forward is CrossAttentionNeck.forward
+        if takes_index and self.backend != "plain":
+            return self.attention(query, candidates, index)
+        return self.attention(query, candidates[index])

@@ -1,13 +1,46 @@
 """The SNCLR objective as a pure function (Ge et al., ICLR 2023, method section)."""
 
 import math
+import warnings
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor
 
+from ..hardware import check_memory
+from .log_denominator import log_denominator
+from .neighbor_products import neighbor_products
+
 OBJECTIVES = ("log_of_sum", "sum_of_logs")
+BACKENDS = ("auto", "plain", "streaming")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
+
+# Below this many logits the plain version is faster (measured).
+SMALL = 2**18
+
+
+class Gathered(NamedTuple):
+    """What the ranks exchange: keys [N, d], any scale, and queue rows [N, K]."""
+
+    key: Tensor
+    index: Tensor
+
+
+def gather(key: Tensor, neighbor_index: Tensor) -> Gathered:
+    """Exchange keys and indices, n (d x bytes of the key's dtype + 4 K) per rank.
+
+    Args:
+        key (Tensor): [n, d], the same n on every rank; goes in its own dtype.
+        neighbor_index (Tensor): [n, K], integer; goes in int32.
+
+    Returns:
+        Gathered: Those of all ranks, without gradient.
+    """
+    # int32 halves what the ranks exchange; a queue never needs more.
+    parts = key.detach().contiguous(), neighbor_index.int().contiguous()
+    return Gathered(*(torch.cat(all_gather(part)) for part in parts))
 
 
 def soft_neighbor_loss(
@@ -20,6 +53,9 @@ def soft_neighbor_loss(
     objective: str = "log_of_sum",
     own_positiveness: float = 1.0,
     detach_keys: bool = True,
+    gathered: Gathered | None = None,
+    backend: str = "auto",
+    precision: str = "float32",
 ) -> Tensor:
     r"""Contrastive loss in which neighbors count as soft positives.
 
@@ -34,7 +70,7 @@ def soft_neighbor_loss(
     - ``sum_of_logs`` (the authors' code): :math:`-\sum_i w_i \log(e^{l_i} / D)`
 
     With K = 0 and w_0 = 1 both are InfoNCE. An entry that is a neighbor of c images
-    counts c times in D: it is scored once, with log(c) added to its logit.
+    counts c times in D.
 
     Keys and indices are gathered over the ranks (neighbors are not), so every rank
     must pass the same ``candidates`` and the same n. Gradients flow to ``query`` and
@@ -54,61 +90,143 @@ def soft_neighbor_loss(
         own_positiveness (float): w_0 > 0.
         detach_keys (bool): Whether the keys are constants, as behind a momentum
             encoder. Defaults to True.
+        gathered (Gathered, optional): What :func:`gather` made of ``key`` and
+            ``neighbor_index``, where that is already exchanged.
+        backend (str): How D is computed.
+
+            - ``plain``: as it is written, all N(K + 1) logits of an image in one row.
+            - ``streaming``: each distinct candidate is scored once, with log(c) added
+              to its logit, in chunks that keep no [n, N(K + 1)] matrix.
+            - ``auto``: ``plain`` for few logits, else ``streaming``; ``plain``, with
+              one warning, where that fails. The default.
+        precision (str): Of the products of queries with other images' neighbors in
+            ``streaming``: ``'float32'``, ``'float16'``, ``'bfloat16'``, or ``'auto'``,
+            autocast's where it is on, as MMPretrain's MoCoV3Head has it. Keys and own
+            neighbors keep float32. Defaults to ``'float32'``.
 
     Returns:
         Tensor: Scalar, the mean over the n local images, in float32 or, for float64
-        queries, float64; autocast is off inside.
+        queries, float64; but for ``precision='auto'`` autocast changes nothing inside.
 
     Raises:
-        ValueError: If a shape, the temperature, the objective or w_0 is not as above.
+        ValueError: If a shape, the temperature, the objective, w_0, the backend or the
+            precision is not as above.
+        MemoryError: If the plain version's logits cannot fit.
     """
     _check(
         query, key, neighbor_index, candidates, positiveness,
-        temperature, objective, own_positiveness,
+        temperature, objective, own_positiveness, backend, precision,
     )  # fmt: skip
     n, num_neighbors = neighbor_index.shape
-    with torch.autocast(query.device.type, enabled=False):
-        dtype = torch.promote_types(query.dtype, torch.float32)
+    device = query.device
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    reduced = _reduced(precision, device, dtype)
+    if gathered is None:
+        gathered = gather(key, neighbor_index)
+    with torch.autocast(device.type, enabled=False):
         z = F.normalize(query.to(dtype), dim=1)
-        y = F.normalize((key.detach() if detach_keys else key).to(dtype), dim=1)
-        own = n * get_rank() + torch.arange(n, device=z.device)
-
-        key_logits = z @ _AllGather.apply(y).T / temperature  # [n, N]
+        own = n * get_rank() + torch.arange(n, device=device)
+        if detach_keys:
+            y = F.normalize(gathered.key.to(dtype), dim=1)  # [N, d]
+        else:
+            y = _AllGather.apply(F.normalize(key.to(dtype), dim=1))
         if num_neighbors == 0:
             # The mean outside, as MMPretrain has it: equal to MoCoV3Head's to the bit.
+            key_logits = z @ y.T / temperature  # [n, N]
             info_nce = F.cross_entropy(key_logits, own, reduction="none").mean()
             if objective == "sum_of_logs":
                 return own_positiveness * info_nce
             return info_nce - math.log(own_positiveness)
 
-        # int32 halves what the ranks exchange; a queue never needs more.
-        index = torch.cat(all_gather(neighbor_index.int().contiguous()))  # [N, K]
-        distinct, slot, count = index.flatten().unique(
-            return_inverse=True, return_counts=True
-        )
-        log_count = count.to(dtype).log()
-        # [n, U]: each distinct candidate scored once, log(count) included.
-        scores = torch.addmm(
-            log_count,
-            z,
-            candidates.detach()[distinct].to(dtype).T,
-            alpha=1 / temperature,
-        )
-        log_d = torch.logaddexp(key_logits.logsumexp(1), scores.logsumexp(1))
-        own_slot = slot.view(-1, num_neighbors)[own]
+        candidates = candidates.detach()
+        log_d = _log_d(z, y, candidates, gathered.index, temperature, backend, reduced)
         logits = torch.cat(  # l_0, ..., l_K: [n, 1 + K]
             [
-                key_logits.gather(1, own[:, None]),
-                scores.gather(1, own_slot) - log_count[own_slot],
+                (z * y[own]).sum(1, keepdim=True),
+                neighbor_products(z, candidates, neighbor_index),
             ],
             dim=1,
         )
+        logits = logits / temperature
         weights = F.pad(positiveness.to(dtype), (1, 0), value=own_positiveness)
         if objective == "sum_of_logs":
             return (weights * (log_d[:, None] - logits)).sum(1).mean()
         zero = weights == 0  # log(0) would make the gradient NaN
         log_weights = weights.masked_fill(zero, 1).log().masked_fill(zero, -torch.inf)
         return (log_d - (logits + log_weights).logsumexp(1)).mean()
+
+
+def _log_d(
+    z: Tensor, y: Tensor, candidates: Tensor, index: Tensor, temperature: float,
+    backend: str, dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """Log D [n] of unit z [n, d], keys [N, d] and neighbors' rows [N, K]."""
+    automatic = backend == "auto"
+    if automatic:
+        few = len(z) * (len(y) + index.numel()) < SMALL
+        backend = "plain" if few else "streaming"
+    if backend == "plain":
+        return _log_d_plain(z, y, candidates, index, temperature)
+    try:
+        return _log_d_streaming(z, y, candidates, index, temperature, dtype)
+    except RuntimeError as error:
+        if not automatic or isinstance(error, torch.OutOfMemoryError):
+            raise
+        warnings.warn(
+            f"The streaming loss failed, the plain one goes on: {error}", stacklevel=3
+        )
+        return _log_d_plain(z, y, candidates, index, temperature)
+
+
+def _log_d_plain(
+    z: Tensor, y: Tensor, candidates: Tensor, index: Tensor, temperature: float
+) -> Tensor:
+    logits, rows = len(z) * (len(y) + index.numel()), index.numel() * z.shape[1]
+    check_memory(
+        (3 * logits + 2 * rows) * z.element_size(),
+        z.device,
+        f"The plain loss of {len(z)} images, {len(y)} keys and {index.shape[1]} "
+        "neighbors each",
+        "set model.head.backend='auto', or fewer neighbors (model.head.num_neighbors).",
+    )
+    everything = torch.cat([y, candidates[index.flatten()].to(y.dtype)])
+    return (z @ everything.T / temperature).logsumexp(1)
+
+
+def _log_d_streaming(
+    z: Tensor, y: Tensor, candidates: Tensor, index: Tensor, temperature: float,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    if y.requires_grad:
+        log_keys = (z @ y.T / temperature).logsumexp(1)
+    else:
+        log_keys = log_denominator(z, y, temperature)
+    index = index.flatten()
+    distinct = log_count = None
+    if z.device.type == "cpu" or len(index) > len(candidates) // 2:
+        count = torch.zeros(len(candidates), device=z.device, dtype=torch.int32)
+        count.index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
+        log_count = count.to(z.dtype).log()
+        if z.device.type == "cpu":
+            # Elsewhere one would wait for the device to learn how many there are.
+            distinct = count.nonzero()[:, 0]
+            log_count = log_count[distinct]
+    else:
+        distinct = index  # repeated as often as it counts
+    log_neighbors = log_denominator(
+        z, candidates, temperature, distinct, log_count, dtype
+    )
+    return torch.logaddexp(log_keys, log_neighbors)
+
+
+def _reduced(precision: str, device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    if dtype == torch.float64:
+        return dtype
+    if precision != "auto":
+        return getattr(torch, precision)
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return dtype
 
 
 class _AllGather(torch.autograd.Function):
@@ -134,6 +252,19 @@ def check_objective(objective: str) -> None:
         )
 
 
+def check_loss(backend: str, precision: str) -> None:
+    """Raise ValueError unless both are known."""
+    for name, value, allowed in (
+        ("backend", backend, BACKENDS),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in allowed:
+            raise ValueError(
+                f"{name}={value!r} is unknown: use one of {allowed} (config key "
+                f"model.head.{name})."
+            )
+
+
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless ``value``, of config key ``name``, is finite and > 0."""
     if not 0 < value < float("inf"):
@@ -142,9 +273,10 @@ def check_positive(name: str, value: float) -> None:
 
 def _check(
     query, key, neighbor_index, candidates, positiveness,
-    temperature, objective, own_positiveness,
+    temperature, objective, own_positiveness, backend, precision,
 ):  # fmt: skip
     check_objective(objective)
+    check_loss(backend, precision)
     check_positive("temperature (config key model.head.temperature)", temperature)
     check_positive(
         "own_positiveness (config key model.head.own_positiveness)", own_positiveness

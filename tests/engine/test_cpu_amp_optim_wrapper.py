@@ -4,7 +4,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from snclr_mm.engine import CPUAmpOptimWrapper
-from snclr_mm.engine.cpu_amp_optim_wrapper import has_fast_bfloat16
+from snclr_mm.hardware import has_fast_bfloat16
 
 
 def train(cls, accumulative_counts=1, steps=40):

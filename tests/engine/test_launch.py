@@ -138,7 +138,8 @@ def test_missing_data_folders(tmp_path):
     check_data_roots(cfg, stages=["train"])
 
 
-def test_missing_annotations(tmp_path):
+def test_missing_annotations(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cfg = Config(
         dict(
             train_dataloader=dict(

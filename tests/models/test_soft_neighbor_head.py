@@ -11,7 +11,7 @@ from ranks import run_on_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from snclr_mm.models import SoftNeighborHead
+from snclr_mm.models import CrossAttentionNeck, SoftNeighborHead
 
 D = 8
 NAMES = ("loss", "grad_z", "grad_y1")
@@ -106,6 +106,76 @@ def test_one_search_for_two_views_changes_nothing():
     for key, found in ((y_1, first), (y_2, second)):
         torch.testing.assert_close(found, head.search(key)[0])
     torch.testing.assert_close(head.loss(y_1, y_2, second), head.loss(y_1, y_2))
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("projection", ["linear", "identity"])
+def test_backends_agree(projection, sync):
+    results = []
+    for backend in ("plain", "streaming"):
+        torch.manual_seed(0)
+        head = make_head(
+            attention=dict(projection=projection),
+            queue=dict(type="NeighborQueue", length=64, dim=D, sync=sync),
+            backend=backend,
+        ).double()
+        head.queue.enqueue(torch.randn(40, D))
+        y_1, y_2 = torch.randn(2, 6, D).double()
+        y_1.requires_grad_()
+        loss = head.loss(y_1, y_2)
+        leaves = [y_1, *(p for p in head.parameters() if p.requires_grad)]
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaves)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_neck_of_ones_own_gets_the_neighbors():
+    head = make_head()
+
+    class Own(CrossAttentionNeck):
+        def forward(self, query, neighbors):
+            self.seen = neighbors
+            return super().forward(query, neighbors)
+
+    head.attention = Own(D)
+    head.queue.enqueue(torch.randn(40, D))
+    head.loss(torch.randn(6, D), torch.randn(6, D))
+    assert head.attention.seen.shape == (6, 5, D)
+
+
+def exchanged_rank(rank):
+    """Bytes that one step's forward pass and commit send, and the queue after it."""
+    sent = []
+    original = torch.distributed.all_gather
+
+    def recorded(outputs, tensor, *args, **kwargs):
+        sent.append(tensor.numel() * tensor.element_size())
+        return original(outputs, tensor, *args, **kwargs)
+
+    torch.distributed.all_gather = recorded
+    head = make_head()
+    head.queue.enqueue(torch.randn(20, D, generator=torch.Generator().manual_seed(0)))
+    g = torch.Generator().manual_seed(1 + rank)
+    y_1, y_2 = torch.randn(2, 6, D, generator=g)
+    key_1, key_2 = torch.randn(2, 6, D, generator=g).half()
+    sent.clear()
+    neighbors_2, neighbors_1 = head.search(key_2, key_1)
+    head.loss(y_1, key_2, neighbors_2)
+    head.loss(y_2, key_1, neighbors_1)
+    head.queue.commit()
+    rows = torch.stack([key_2, key_1]).float()
+    return sum(sent), len(sent), head.queue.features[40:64], rows
+
+
+def test_keys_and_indices_are_exchanged_once():
+    results = run_on_ranks(2, exchanged_rank)
+    for sent, calls, *_ in results:
+        assert sent == 2 * 6 * (2 * D + 4 * 5)  # two views, K = 5, keys in float16
+        assert calls == 2
+    (_, _, features, rows), (_, _, features_2, rows_2) = results
+    assert torch.equal(features, features_2)
+    # The first view of all ranks, then the second.
+    expected = torch.stack([rows, rows_2], dim=1).flatten(0, 2)
+    torch.testing.assert_close(features, F.normalize(expected, dim=1))
 
 
 def test_gradient_through_the_positiveness():
@@ -266,6 +336,16 @@ def test_released_preset_matches_the_authors_code(name):
         (dict(temperature=-0.2), r"model\.head\.temperature\)=-0\.2"),
         (dict(objective="sum"), r"'sum' is unknown.*model\.head\.objective"),
         (dict(preset="authors"), r"'authors' is unknown.*model\.head\.preset"),
+        (dict(backend="fused"), r"'fused' is unknown.*model\.head\.backend"),
+        (dict(precision="tf32"), r"'tf32' is unknown.*model\.head\.precision"),
+        (
+            dict(
+                queue=dict(
+                    type="NeighborQueue", length=9, dim=D, search_backend="faiss"
+                )
+            ),
+            r"'faiss' is unknown.*model\.head\.queue\.search_backend",
+        ),
         (dict(loss_weight=0.0), r"model\.head\.loss_weight\)=0"),
         (dict(own_positiveness=-1), r"model\.head\.own_positiveness\)=-1"),
         (dict(attention=dict(in_channels=9)), r"in_channels=9.*queue\.dim=8"),
