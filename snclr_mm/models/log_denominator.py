@@ -52,7 +52,10 @@ class _LogDenominator(torch.autograd.Function):
         size = max(64, elements // n)
         for start in range(0, length, size):
             part = slice(start, start + size)
-            chunk = (rows[part] if index is None else rows[index[part]]).to(dtype)
+            if index is None:
+                chunk = rows[part].to(dtype)
+            else:
+                chunk = rows.index_select(0, index[part]).to(dtype)
             logits = (z @ chunk.T).to(query.dtype)
             if log_count is not None:
                 logits += log_count[part]

@@ -1,52 +1,54 @@
 """Products of each query with its own neighbors, without a [n, K, d] tensor."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Neighbors gathered at a time: bounds the memory, and stays in a CPU's cache.
-CHUNK_ELEMENTS = 2**20
 
-
-def neighbor_products(query: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+def neighbor_products(
+    query: Tensor, rows: Tensor, index: Tensor, offsets: Tensor | None = None
+) -> Tensor:
     """Inner products of query i with the rows that ``index[i]`` names.
 
     Args:
         query (Tensor): [n, d]; gradient flows through it.
         rows (Tensor): [R, d], taken as constant; cast to the query's dtype.
-        index (Tensor): Rows, [n, K], integer.
+        index (Tensor): Rows, [n, K], integer; or [s], with as many of each query as
+            ``offsets`` says.
+        offsets (Tensor, optional): Where each query's part of ``index`` starts, [n].
 
     Returns:
-        Tensor: [n, K], of the query's dtype.
+        Tensor: Of the query's dtype and the index's shape.
     """
-    return _NeighborProducts.apply(query, rows, index)
+    return _NeighborProducts.apply(query, rows.to(query.dtype), index, offsets)
 
 
 class _NeighborProducts(torch.autograd.Function):
+    # Sums of rows weighted per query are what an embedding bag computes, and products
+    # with rows are its gradient for the weights: fused, and row by row.
+
     @staticmethod
-    def forward(ctx, query: Tensor, rows: Tensor, index: Tensor) -> Tensor:
+    def forward(ctx, query, rows, index, offsets) -> Tensor:
         ctx.save_for_backward(rows, index)
-        out = query.new_empty(index.shape)
-        for part, neighbors in _gather(rows, index, query.dtype):
-            torch.bmm(neighbors, query[part, :, None], out=out[part, :, None])
-        return out
+        if index.numel() == 0:
+            return query.new_zeros(index.shape)
+        weight = query.new_zeros(index.shape, requires_grad=True)
+        with torch.enable_grad():
+            total = _weighted_sum(weight, rows, index, offsets)
+        ctx.offsets = offsets
+        return torch.autograd.grad(total, weight, query.detach())[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple:
         rows, index = ctx.saved_tensors
-        grad_query = grad.new_empty(len(index), rows.shape[1])
-        for part, neighbors in _gather(rows, index, grad.dtype):
-            torch.bmm(grad[part, None], neighbors, out=grad_query[part, None])
-        return grad_query, None, None
+        if index.numel() == 0:
+            return grad.new_zeros(len(index), rows.shape[1]), None, None, None
+        return _weighted_sum(grad, rows, index, ctx.offsets), None, None, None
 
 
-def _gather(rows: Tensor, index: Tensor, dtype: torch.dtype):
-    """Neighbors [p, K, d] of a few queries at a time, and which queries."""
-    n, num_neighbors = index.shape
-    size = max(1, CHUNK_ELEMENTS // max(1, num_neighbors * rows.shape[1]))
-    if rows.device.type != "cpu":
-        size *= 16
-    for start in range(0, n, size):
-        part = slice(start, start + size)
-        yield part, rows[index[part]].to(dtype)
+def _weighted_sum(weight, rows, index, offsets) -> Tensor:
+    return F.embedding_bag(
+        index, rows, offsets, per_sample_weights=weight.contiguous(), mode="sum"
+    )

@@ -144,34 +144,25 @@ def _search_blocks(
         index.append(start + block * BLOCK + best_inside.indices % BLOCK)
     best = torch.cat(found, dim=1).topk(keep, dim=1)
     index = torch.cat(index, dim=1).gather(1, best.indices)
-    return (best.values, index) if exact else _rerank(keys, rows, index, k)
-
-
-def _rerank(
-    keys: Tensor, rows: Tensor, index: Tensor, k: int, valid: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Compare a shortlist [m, L] in the rows' own precision: its k best."""
-    similarity = neighbor_products(keys, rows, index)
-    if valid is not None:
-        similarity = similarity.masked_fill(~valid, -torch.inf)
-    best = similarity.topk(k, dim=1)
+    if exact:
+        return best.values, index
+    best = neighbor_products(keys, rows, index).topk(k, dim=1)
     return best.values, index.gather(1, best.indices)
 
 
 def _search_streaming(
     keys: Tensor, rows: Tensor, k: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    m, device = len(keys), keys.device
+    m = len(keys)
     exact = dtype == rows.dtype
     queries = keys.to(dtype)
     below = _uncertainty(keys, queries)
-    limit = k if exact else 5 * k + 64
-    score = keys.new_empty(m, 0)  # the shortlist, best first, padded with -inf
-    index = torch.empty(m, 0, dtype=torch.long, device=device)
-    bar = None  # [m], what a row must reach to be among the k best, for all we know
-    dropped = keys.new_full((m,), -torch.inf)
+    shortlist = _Shortlist(m, keys.device)
+    bar = None  # [m]: what is not above it is not among the k best
+    hopeless = torch.zeros(m, dtype=torch.bool, device=keys.device)
     size = _chunk_rows(keys, at_least=8 * k)
-    for start in range(0, len(rows), size):
+    starts = range(0, len(rows), size)
+    for i, start in enumerate(starts):
         chunk = rows[start : start + size].to(dtype)
         similarity = chunk @ queries.T  # [c, m]: maxima over rows are then fast
         if len(chunk) % BLOCK:
@@ -185,50 +176,87 @@ def _search_streaming(
             bar = keys.new_full((m,), -2.0)
             if few.shape[1] >= k:
                 bar = below(few.topk(k, dim=1).values[:, -1])
-        key, block = (blocks.amax(1) >= bar).T.nonzero().unbind(1)
-        if start > 0 and not exact and 2 * len(key) > m * len(blocks):
+                bar = bar.nextafter(bar.new_tensor(-2.0))
+        key, block = (blocks.amax(1) > bar).T.nonzero().unbind(1)
+        if i > 0 and not exact and 2 * len(key) > m * len(blocks):
             # Rows too much alike for this precision, which then shortlists nothing.
             return _search_streaming(keys, rows, k, rows.dtype)
-        key, value, row = _above(blocks, bar, key, block)
-        if len(key) == 0:
-            continue
-        counts = key.bincount(minlength=m)
-        place = torch.arange(len(key), device=device)
-        place -= (counts.cumsum(0) - counts)[key]
-        width = int(counts.max())
-        new_score = score.new_full((m, width), -torch.inf)
-        new_index = index.new_zeros(m, width)
-        new_score[key, place] = value.to(keys.dtype)
-        new_index[key, place] = row + start
-        score = torch.cat([score, new_score], dim=1)
-        index = torch.cat([index, new_index], dim=1)
-        score, order = score.topk(min(limit + 1, score.shape[1]), dim=1)
-        index = index.gather(1, order)
-        if score.shape[1] > limit:
-            dropped = torch.maximum(dropped, score[:, limit])
-            score, index = score[:, :limit], index[:, :limit]
-        if score.shape[1] >= k:
-            bar = below(score[:, k - 1])
-        used = int((score >= bar[:, None]).sum(1).max())
-        score, index = score[:, :used], index[:, :used]
+        inside = blocks[block, :, key]  # [hits, BLOCK]
+        hit, place = (inside > bar[key, None]).nonzero().unbind(1)
+        shortlist.add(
+            key[hit],
+            inside[hit, place].to(keys.dtype),
+            block[hit] * BLOCK + place + start,
+        )
+        # Raise the bar whenever the rows seen have doubled.
+        if i & (i + 1) == 0 and i + 1 < len(starts):
+            best, _ = shortlist.best(k)
+            bar = torch.maximum(bar, below(best[:, -1]))
+            shortlist.keep(bar)
+            if exact:
+                continue
+            hopeless |= shortlist.count > 5 * k + 64
+            bar.masked_fill_(hopeless, torch.inf)
+            shortlist.keep(bar)
     if exact:
-        return score[:, :k], index[:, :k]
-    values, index = _rerank(keys, rows, index, k, valid=score > -torch.inf)
-    again = (dropped >= bar).nonzero()[:, 0]  # the shortlist was too short
+        return shortlist.best(k)
+    best, _ = shortlist.best(k)
+    shortlist.keep(torch.maximum(bar, below(best[:, -1])))
+    hopeless |= shortlist.count < k
+    offsets = shortlist.count.cumsum(0) - shortlist.count
+    shortlist.score = neighbor_products(keys, rows, shortlist.index, offsets)
+    similarity, index = shortlist.best(k)
+    again = hopeless.nonzero()[:, 0]
     if len(again) > 0:
-        values[again], index[again] = _search_streaming(
+        similarity[again], index[again] = _search_streaming(
             keys[again], rows, k, rows.dtype
         )
-    return values, index
+    return similarity, index
 
 
-def _above(
-    blocks: Tensor, bar: Tensor, key: Tensor, block: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What reaches its key's bar in the named blocks: key, similarity, row; by key."""
-    inside = blocks[block, :, key]  # [hits, BLOCK]
-    hit, place = (inside >= bar[key, None]).nonzero().unbind(1)
-    return key[hit], inside[hit, place], block[hit] * BLOCK + place
+class _Shortlist:
+    """Rows that may be among the best of some key: a list of any length for each."""
+
+    def __init__(self, num_keys: int, device: torch.device) -> None:
+        self.num_keys = num_keys
+        self.key = torch.empty(0, dtype=torch.long, device=device)
+        self.score = torch.empty(0, device=device)
+        self.index = self.key
+        self._parts = []
+
+    def add(self, key: Tensor, score: Tensor, index: Tensor) -> None:
+        """Take rows in, [s] each, until they are asked for."""
+        self._parts.append((key, score, index))
+
+    @property
+    def count(self) -> Tensor:
+        """How many rows each key has, [m]."""
+        return self.key.bincount(minlength=self.num_keys)
+
+    def keep(self, bar: Tensor) -> None:
+        """Drop what is below the key's bar [m]."""
+        good = self.score >= bar[self.key]
+        self.key, self.score = self.key[good], self.score[good]
+        self.index = self.index[good]
+
+    def best(self, k: int) -> tuple[Tensor, Tensor]:
+        """Score and row of the k best of each key, [m, k]; -inf where it has fewer."""
+        if self._parts:
+            parts = [(self.key, self.score, self.index), *self._parts]
+            key, score, index = (torch.cat(part) for part in zip(*parts, strict=True))
+            self.key, order = key.sort(stable=True)
+            self.score, self.index = score[order], index[order]
+            self._parts = []
+        count = self.count
+        place = torch.arange(len(self.key), device=self.key.device)
+        place -= (count.cumsum(0) - count)[self.key]
+        width = max(k, int(count.max()))
+        score = self.score.new_full((self.num_keys, width), -torch.inf)
+        index = self.index.new_zeros(self.num_keys, width)
+        score[self.key, place] = self.score
+        index[self.key, place] = self.index
+        best = score.topk(k, dim=1)
+        return best.values, index.gather(1, best.indices)
 
 
 def _uncertainty(keys: Tensor, queries: Tensor):
