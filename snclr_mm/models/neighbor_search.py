@@ -13,9 +13,10 @@ from .neighbor_products import neighbor_products
 BACKENDS = ("auto", "plain", "streaming", "blocks")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
-BLOCK = 32  # rows that share one maximum
-# Below this many products a single matrix product and top-K is faster (measured).
-SMALL = 2**21
+BLOCK = 16  # rows that share one maximum
+# With fewer products, or fewer rows per neighbor, the plain version is as fast
+# (measured on a CPU).
+SMALL, ROWS_PER_NEIGHBOR = 2**21, 256
 # Similarities held at a time: they should stay in a CPU's cache, or fill a GPU.
 CPU_CHUNK, GPU_CHUNK = 2**21, 2**24
 
@@ -30,8 +31,9 @@ def search_neighbors(
       K is looked at, which the maxima of blocks of rows tell. Waits for the device.
     - ``blocks``: the same chunks with fixed shapes: of each chunk the k blocks with the
       largest maxima, and the top-K inside them. Never waits for the device.
-    - ``auto``: ``plain`` for few products, else ``streaming`` on a CPU and ``blocks``
-      on other devices; ``plain``, with one warning, where that fails.
+    - ``auto``: ``plain`` for few products or many neighbors, else ``streaming`` on a
+      CPU and ``blocks`` on other devices; ``plain``, with one warning, where that
+      fails.
 
     A reduced precision serves to shortlist rows, which are then compared in the rows'
     own precision. In ``streaming`` the shortlist holds every row that rounding may have
@@ -58,11 +60,10 @@ def search_neighbors(
     """
     check_search(backend, precision)
     automatic = backend == "auto"
-    # A shortlist as long as a block list, or chunk, would not be one.
-    if automatic and (len(keys) * len(rows) < SMALL or 16 * BLOCK * k > len(rows)):
-        backend = "plain"
-    elif automatic:
-        backend = "streaming" if keys.device.type == "cpu" else "blocks"
+    if automatic:
+        few = len(keys) * len(rows) < SMALL or len(rows) < ROWS_PER_NEIGHBOR * k
+        fast = "streaming" if keys.device.type == "cpu" else "blocks"
+        backend = "plain" if few else fast
     if backend == "plain":
         return _search_plain(keys, rows, k)
     search = _search_streaming if backend == "streaming" else _search_blocks
@@ -172,7 +173,7 @@ def _search_streaming(
         blocks = similarity.view(-1, BLOCK, m)
         if bar is None:
             # The k-th of some maxima is at most the k-th of all, and found sooner.
-            few = similarity.view(-1, BLOCK // 8, m).amax(1).T.to(keys.dtype)
+            few = similarity.view(-1, 4, m).amax(1).T.to(keys.dtype)
             bar = keys.new_full((m,), -2.0)
             if few.shape[1] >= k:
                 bar = below(few.topk(k, dim=1).values[:, -1])

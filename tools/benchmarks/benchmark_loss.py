@@ -62,6 +62,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="run the steps under autocast; (d) then reduces its precision as well",
     )  # fmt: skip
     parser.add_argument(
+        "--variants", action="store_true", help="also time the settings of (d) apart"
+    )
+    parser.add_argument(
         "--max-gib", type=float, default=4, help="leave out what needs more than this"
     )
     parser.add_argument("--out", type=Path, default=Path("benchmark_loss.json"))
@@ -256,24 +259,46 @@ class Ours:
         self.head.queue.commit()
 
 
-def make_head(n, N, K, Q, d, args) -> SoftNeighborHead:
+def make_head(batch: Batch, K: int, args, queue=None, **options) -> SoftNeighborHead:
     torch.manual_seed(0)
+    length, dim = batch.rows.shape
     head = SoftNeighborHead(
         predictor=None,
-        queue=dict(type="NeighborQueue", length=Q, dim=d),
+        queue=dict(type="NeighborQueue", length=length, dim=dim, **(queue or {})),
         attention=dict(projection=args.projection),
         num_neighbors=K,
         temperature=args.temperature,
+        **options,
     ).to(args.device)
     head.queue.managed = True
+    head.queue.enqueue(batch.rows)
     return head
+
+
+def make_variants(batch: Batch, K: int, args) -> dict[str, Ours]:
+    """(d) with one setting changed."""
+    half = "bfloat16" if args.device == "cpu" else "float16"
+    fast = "streaming" if args.device == "cpu" else "blocks"
+    variants = {
+        "search: plain": dict(queue=dict(search_backend="plain")),
+        "search: fp32": dict(
+            queue=dict(search_backend=fast, search_precision="float32")
+        ),
+        "search: half": dict(queue=dict(search_backend=fast, search_precision=half)),
+        "loss: plain": dict(backend="plain"),
+        "loss: fp32": dict(backend="streaming", precision="float32"),
+        "loss: half": dict(backend="streaming", precision=half),
+    }
+    return {
+        name: Ours(batch, make_head(batch, K, args, **options))
+        for name, options in variants.items()
+    }
 
 
 def compare(size: dict, args: argparse.Namespace) -> dict:
     """One row of the table: all ways that fit."""
     batch = Batch(**size, args=args)
-    head = make_head(**size, args=args)
-    head.queue.enqueue(batch.rows)
+    head = make_head(batch, size["K"], args)
     ways = {}
     if Direct.bytes(**size) < args.max_gib * 2**30:
         ways["authors"] = Direct(batch, head, True, args)
@@ -283,11 +308,12 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
     with contextlib.suppress(ImportError):
         ways["lightly"] = Lightly(batch, size["Q"], size["d"], args)
     ways["snclr_mm"] = Ours(batch, head)
-
-    leaves = [*batch.y, *(p for p in head.parameters() if p.requires_grad)]
+    if args.variants and size["K"] > 0:
+        ways |= make_variants(batch, size["K"], args)
 
     def step(way, update: bool = True):
-        for leaf in leaves:
+        parameters = way.head.parameters() if isinstance(way, Ours) else ()
+        for leaf in [*batch.y, *head.parameters(), *parameters]:
             leaf.grad = None
         enabled = args.autocast is not None
         dtype = getattr(torch, args.autocast) if enabled else None
@@ -315,23 +341,32 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
 
 
 def check(ways, step, head, batch, reduced: bool) -> dict | None:
-    """Loss and gradients of (d) against (b) and (a), before anything is timed."""
+    """Loss and gradients of each way against (b)'s, before anything is timed.
+
+    Raises:
+        SystemExit: If they differ by more than rounding.
+    """
     if "direct" not in ways:
         return None
     values = {}
-    for name in ("authors", "direct", "snclr_mm"):
-        loss = step(ways[name], update=False)
-        head.queue.discard()
-        gradients = [*(y.grad for y in batch.y), *(p.grad for p in head.parameters())]
+    for name, way in ways.items():
+        if name == "lightly":
+            continue
+        loss = step(way, update=False)
+        own = way.head if isinstance(way, Ours) else head
+        own.queue.discard()
+        gradients = [*(y.grad for y in batch.y), *(p.grad for p in own.parameters())]
         values[name] = [loss, *(g.clone() for g in gradients if g is not None)]
-    errors = {}
-    for name in ("authors", "snclr_mm"):
-        pairs = zip(values[name], values["direct"], strict=True)
-        errors[name] = max(float((a - b).norm() / b.norm()) for a, b in pairs)
-    # Equal similarities, and under autocast all rounding, may differ a little.
-    limit = 0.05 if reduced else 1e-3
-    if max(errors.values()) > limit:
-        raise SystemExit(f"Loss or gradients differ from (b) by {errors}")
+    direct = values.pop("direct")
+    errors = {
+        name: max(
+            float((a - b).norm() / b.norm()) for a, b in zip(mine, direct, strict=True)
+        )
+        for name, mine in values.items()
+    }
+    for name, error in errors.items():
+        if not error <= (0.05 if reduced or name == "loss: half" else 1e-3):
+            raise SystemExit(f"{name}: loss or gradients differ from (b)'s by {error}")
     return errors
 
 
@@ -347,7 +382,7 @@ def main(argv: list[str] | None = None) -> dict:
     print(
         f"{args.features} features, {record.get('gpu', record['cpu'])}, "
         f"{record['threads']} threads\n"
-        f"{'n':>5}{'N':>7}{'K':>5}{'Q':>9}{'d':>5}  {'':10}{'ms':>10}{'quartiles':>20}"
+        f"{'n':>5}{'N':>7}{'K':>5}{'Q':>9}{'d':>5}  {'':13}{'ms':>10}{'quartiles':>20}"
         f"{'/ ours':>8}{'peak MiB':>10}"
     )
     for size in args.sizes:
@@ -359,7 +394,7 @@ def main(argv: list[str] | None = None) -> dict:
         for name, way in row["ways"].items():
             low, high = way["quartiles_ms"]
             print(
-                f"{text:31}  {name:10}{way['ms']:10.2f}{low:10.2f} -{high:8.2f}"
+                f"{text:31}  {name:13}{way['ms']:10.2f}{low:10.2f} -{high:8.2f}"
                 f"{way['ratio']:8.2f}{way['peak_mib']:10.1f}",
                 flush=True,
             )
