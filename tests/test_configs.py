@@ -83,7 +83,7 @@ def test_widths_fit_at_full_size():
 
 
 # {gpus}xb{batch}[-accum{steps}][-...]-{epochs}e
-NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-accum(\d+))?(?:-[a-z]\w+)?-(\d+)e_")
+NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-accum(\d+))?(?:-[a-z]\w+)*-(\d+)e_")
 RECIPES = [
     path
     for path in PATHS
