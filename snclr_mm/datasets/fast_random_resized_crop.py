@@ -14,7 +14,7 @@ class FastRandomResizedCrop(RandomResizedCrop):
 
     Args:
         backend (str): "pillow", the one whose pixels it gives. Defaults to "pillow".
-        kwargs: As for MMPretrain's; interpolation bilinear or bicubic.
+        kwargs: As for MMPretrain's; interpolation bilinear.
 
     Raises:
         ValueError: For another backend or interpolation.
@@ -22,12 +22,12 @@ class FastRandomResizedCrop(RandomResizedCrop):
 
     def __init__(self, backend: str = "pillow", **kwargs) -> None:
         super().__init__(backend=backend, **kwargs)
-        if backend != "pillow" or self.interpolation not in ("bilinear", "bicubic"):
+        if backend != "pillow" or self.interpolation != "bilinear":
             raise ValueError(
                 f"FastRandomResizedCrop(backend={backend!r}, interpolation="
                 f"{self.interpolation!r}) does not exist: backend must be 'pillow' and "
-                "interpolation 'bilinear' or 'bicubic', or take RandomResizedCrop "
-                "(config key train_dataloader.dataset.pipeline)."
+                "interpolation 'bilinear', or take RandomResizedCrop (config key "
+                "train_dataloader.dataset.pipeline)."
             )
 
     def transform(self, results: dict) -> dict:
@@ -36,9 +36,7 @@ class FastRandomResizedCrop(RandomResizedCrop):
         top, left, height, width = self.rand_crop_params(image)
         crop = np.ascontiguousarray(image[top : top + height, left : left + width])
         crop = torch.from_numpy(crop).permute(2, 0, 1)[None]
-        view = F.interpolate(
-            crop, tuple(self.scale), mode=self.interpolation, antialias=True
-        )
+        view = F.interpolate(crop, tuple(self.scale), mode="bilinear", antialias=True)
         results["img"] = view[0].permute(1, 2, 0).numpy()
         results["img_shape"] = results["img"].shape
         return results
