@@ -94,7 +94,8 @@ def _blend(images: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor)
     gray = gray.add_(0.5).floor_()[:, None]
     mean = (gray.mean((2, 3), keepdim=True) + 0.5).floor()
     origin = mean * contrast + gray * saturation
-    return ((images - origin) * factor).add_(origin).clamp_(0, 255).floor_()
+    # Not fused to one multiply-add: it rounds otherwise, and then floor does.
+    return (images - origin).mul_(factor).add_(origin).clamp_(0, 255).floor_()
 
 
 def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
