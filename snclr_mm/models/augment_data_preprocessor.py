@@ -77,7 +77,7 @@ class AugmentDataPreprocessor(SelfSupDataPreprocessor):
         self._check(views)
         generator = self._generator()
         augmented = []
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(views[0].device.type, enabled=False):
             for view, pipeline in zip(views, self.pipelines, strict=True):
                 for transform in pipeline:
                     view = transform(view, generator)

@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.datasets.transforms import MultiView
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from ranks import run_on_ranks
 from scipy import stats
 from tiny import REPOSITORY
 
@@ -134,7 +135,20 @@ def test_normalizes_as_the_cpu_pipelines_preprocessor(images, preprocessor_cfg):
         )
 
 
-def test_seeded_and_independent(images, preprocessor_cfg, monkeypatch):
+def _augment(rank, preprocessor, images):
+    torch.manual_seed(1)
+    return preprocessor.augment([images] * 2)
+
+
+def test_ranks_have_one_seed_and_different_draws(images, preprocessor_cfg):
+    preprocessor = build(preprocessor_cfg)
+    first, second = run_on_ranks(2, _augment, preprocessor, images[:8])
+    assert not torch.equal(first[0], second[0])
+    again = run_on_ranks(2, _augment, preprocessor, images[:8])
+    assert all(map(torch.equal, second, again[1]))
+
+
+def test_seeded_and_independent(images, preprocessor_cfg):
     preprocessor = build(preprocessor_cfg)
     data = {"inputs": [images[:8]] * 2, "data_samples": None}
 
@@ -152,13 +166,6 @@ def test_seeded_and_independent(images, preprocessor_cfg, monkeypatch):
     preprocessor = build(preprocessor_cfg)
     torch.testing.assert_close(run(1), first, rtol=0, atol=0)
     assert not preprocessor.state_dict()
-    # Ranks have one seed and different images.
-    module = "snclr_mm.models.augment_data_preprocessor"
-    monkeypatch.setattr(f"{module}.get_world_size", lambda: 2)
-    monkeypatch.setattr(f"{module}.get_rank", lambda: 0)
-    rank_0 = run(1)
-    monkeypatch.setattr(f"{module}.get_rank", lambda: 1)
-    assert not torch.equal(rank_0[0], run(1)[0])
 
 
 def test_autocast_and_gradients_play_no_part(images, preprocessor_cfg):
