@@ -104,8 +104,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def make_photos(folder: Path, n: int) -> None:
     """JPEG files of ImageNet's usual size, from scikit-learn's photographs."""
-    from sklearn.datasets import load_sample_images
-
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError:
+        raise SystemExit("scikit-learn is not installed: give --photos.") from None
     photos = load_sample_images().images
     generator = np.random.default_rng(0)
     for i in range(n):
@@ -325,6 +327,7 @@ def compare_views(photos: list[Path], device: str, n: int = 600) -> list[dict]:
         list[dict]: Per view and statistic the mean changes in gray levels and how many
         standard errors lie between them.
     """
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
     tiles = cut_tiles(photos, 64, n)
     images = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).contiguous()
     _, mmcv_config, our_config, _ = CASES[0]
@@ -412,7 +415,6 @@ def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     warnings.filterwarnings("ignore", "Only use 'alpha'")
     init_default_scope("mmpretrain")
-    torch.manual_seed(0), np.random.seed(0), random.seed(0)
     torch.set_num_threads(1)  # a worker's
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -430,6 +432,7 @@ def main(argv: list[str] | None = None) -> dict:
             "machine": describe_machine(args.device),
             **{key: getattr(args, key) for key in ("images", "batch", "repeats")},
             "workers": args.workers,
+            "clock": "CPU time" if args.device == "cpu" else "wall clock on the device",
             "cases": [measure_case(case, photos, folder, args) for case in CASES],
             "decoders": measure_decoders(photos, args.repeats),
             "agreement": compare_views(photos, args.device),
