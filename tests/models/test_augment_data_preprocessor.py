@@ -194,6 +194,18 @@ def test_views_of_several_kinds_from_whole_images(images):
     assert not torch.equal(views[2], views[3])
 
 
+def test_host_needs_no_value_from_the_device(images, preprocessor_cfg):
+    """Tensors without values: to wait for one, or to mix devices, would fail."""
+    crop = dict(type="RandomResizedCrop", scale=24, backend="pillow")
+    for view in preprocessor_cfg.transforms:
+        (pipeline,) = build(preprocessor_cfg, transforms=[[crop, *view]]).pipelines
+        view = images[:32].to("meta")
+        for transform in pipeline:
+            view = transform(view, torch.Generator().manual_seed(0))
+            assert (view.device.type, view.dtype) == ("meta", torch.uint8)
+        assert view.shape == (32, 3, 24, 24)
+
+
 def test_errors_name_the_key(images):
     flip = dict(type="RandomFlip", prob=0.5)
     with pytest.raises(ValueError, match=r"num_views=\[1\].*each of the 2 lists"):
