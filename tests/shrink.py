@@ -135,6 +135,8 @@ def _write_labels(image_folder: Path, work_dir: Path) -> str:
 def _dataset(dataset, image_folder: Path, labels: str, images: int | None) -> dict:
     changes = dict(data_root=str(image_folder), indices=images)
     if dataset.type == "ImageFolder":
+        if dataset.get("cache_dir"):
+            changes["cache_dir"] = str(Path(labels).parent / "cache")
         return ConfigDict(dataset, **changes)
     return ConfigDict(
         type="CustomDataset",

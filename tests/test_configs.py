@@ -83,7 +83,7 @@ def test_widths_fit_at_full_size():
 
 
 # {gpus}xb{batch}[-accum{steps}][-...]-{epochs}e
-NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-accum(\d+))?(?:-[a-z]\w+)?-(\d+)e_")
+NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-accum(\d+))?(?:-[a-z]\w+)*-(\d+)e_")
 RECIPES = [
     path
     for path in PATHS
@@ -166,6 +166,38 @@ def test_recipes_are_mocov3s(ours, stock):
     views, stock_views = (c.train_dataloader.dataset.pipeline[1] for c in (cfg, stock))
     assert views == stock_views
     assert cfg.get("find_unused_parameters") == stock.get("find_unused_parameters")
+
+
+@pytest.mark.parametrize(
+    "config, base",
+    [
+        ("imagenet/snclr_r50_8xb256-gpu-aug-100e_in1k", "snclr_r50_8xb256"),
+        *(
+            (f"{name}-gpu-aug{rest}", f"{name}{rest}")
+            for name, rest in (
+                ("small_images/snclr_r18_1xb256", "-200e_tiny-imagenet"),
+                ("snclr_resnet-tiny_1xb128", "_fashion-mnist"),
+            )
+        ),
+    ],
+)
+def test_gpu_aug_moves_the_same_transforms(config, base):
+    cfg, base = (Config.fromfile(CONFIGS / f"{c}.py").to_dict() for c in (config, base))
+    multi_view = base["train_dataloader"]["dataset"]["pipeline"][1]
+    preprocessor = cfg["data_preprocessor"]
+    for key in ("mean", "std", "to_rgb"):
+        assert preprocessor[key] == base["data_preprocessor"][key]
+    views = preprocessor["transforms"]
+    num_views = preprocessor.get("num_views", [1] * len(views))
+    left = cfg["train_dataloader"]["dataset"]["pipeline"][1]
+    if left["type"] == "MultiView":
+        crops = [dict(crop, type="RandomResizedCrop") for (crop,) in left["transforms"]]
+        views = [[crop, *view] for crop, view in zip(crops, views, strict=True)]
+        assert left["num_views"] == num_views
+    assert views == multi_view["transforms"]
+    assert num_views == multi_view["num_views"]
+    for key in ("model", "optim_wrapper", "param_scheduler", "train_cfg", "val_cfg"):
+        assert cfg[key] == base[key]
 
 
 @pytest.mark.parametrize("method", ["mocov3", "swav", "nnclr"])

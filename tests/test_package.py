@@ -13,11 +13,11 @@ import snclr_mm
 def test_import_registers_every_component():
     for registry, names in {
         MODELS: "SNCLR SoftNeighborHead NearestNeighborHead CrossAttentionNeck "
-        "NeighborQueue",
+        "NeighborQueue AugmentDataPreprocessor",
         HOOKS: "NeighborQueueHook",
         LOOPS: "KNNValLoop KNNTestLoop",
         DATASETS: "ImageFolder",
-        TRANSFORMS: "LoadImage",
+        TRANSFORMS: "LoadImage FastRandomResizedCrop",
         MODEL_WRAPPERS: "CPUDistributedDataParallel",
     }.items():
         for name in names.split():

@@ -1,3 +1,4 @@
+from .augment_data_preprocessor import AugmentDataPreprocessor
 from .cross_attention_neck import CrossAttentionNeck
 from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
@@ -9,6 +10,7 @@ from .soft_neighbor_loss import soft_neighbor_loss
 
 __all__ = [
     "SNCLR",
+    "AugmentDataPreprocessor",
     "CrossAttentionNeck",
     "MultiLinearHead",
     "NearestNeighborHead",
