@@ -1,0 +1,74 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import benchmark_loss
+import pytest
+import report
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+SUITE = REPOSITORY / "tools/benchmarks/run_gpu_suite.sh"
+
+
+def row(ours_ms, ours_mib=10, **size):
+    size = {**benchmark_loss.TARGET, **size}
+    ways = {
+        name: dict(ms=ms, quartiles_ms=[ms, ms], ratio=ms / ours_ms, peak_mib=mib)
+        for name, ms, mib in (
+            ("authors", 500, 90), ("direct", 300, 60), ("snclr_mm", ours_ms, ours_mib)
+        )
+    }  # fmt: skip
+    return {**size, "largest_error": None, "ways": ways}
+
+
+def test_says_which_targets_are_met(tmp_path, capsys):
+    record = dict(
+        device="cpu", cpu="some CPU", command="python benchmark_loss.py", autocast=None,
+        features="random", projection="linear",
+        results=[row(100), row(90, K=10), row(120, K=100), row(350, Q=4 * 65536)],
+    )  # fmt: skip
+    (tmp_path / "loss.json").write_text(json.dumps(record))
+    (tmp_path / "tests.log").write_text(
+        "collecting\n=== 3 passed, 1 failed in 2s ===\n"
+    )
+    text = report.main([str(tmp_path)])
+    assert (tmp_path / "report.md").read_text() == text
+    assert (
+        "| loss step, (a) authors' way / ours | 5x | at least 6x | **missed**" in text
+    )
+    assert "| loss step, (b) direct way / ours | 3x | at least 2x | met |" in text
+    assert "| extra memory, ours / (b) | 0.167 | at most 0.333 | met |" in text
+    assert "| our time for 4 times Q | 3.5x | at most 4x | met |" in text
+    assert "| our time, K = 100 / K = 10 | 1.33x | at most 1.2x | **missed**" in text
+    assert "- GPU tests: 3 passed, 1 failed in 2s" in text
+    assert "| 256 | 256 | 100 | 65536 | 256 | (d) snclr_mm | 120.00 |" in text
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(SystemExit, match="no benchmark's JSON"):
+        report.main([str(tmp_path)])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_suite_needs_a_gpu(tmp_path):
+    process = subprocess.run(
+        ["bash", SUITE, tmp_path], capture_output=True, text=True, env=os.environ
+    )
+    assert process.returncode == 2
+    assert "sees no GPU" in process.stderr
+
+
+@pytest.mark.slow
+def test_whole_suite_at_sizes_for_cpus(tmp_path):
+    process = subprocess.run(
+        ["bash", SUITE, tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DEVICE": "cpu"},
+    )
+    assert process.returncode == 0, process.stdout
+    text = (tmp_path / "report.md").read_text()
+    for _, title, *_ in report.PARTS[:-1]:
+        assert f"## {title}" in text
