@@ -2,7 +2,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from .neighbor_head import NeighborHead, Neighbors
-from .soft_neighbor_loss import soft_neighbor_loss
+from .soft_neighbor_loss import Gathered, soft_neighbor_loss
 
 
 @MODELS.register_module()
@@ -46,11 +46,15 @@ class NearestNeighborHead(NeighborHead):
     def _loss(
         self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
     ) -> Tensor:
-        similarity, index, _ = neighbors
-        if index.shape[1] > 0:
-            key = self.queue.features[index[:, 0]]  # NN(y_2), [n, d]
-            self.log_vars = {"neighbor_similarity": similarity.mean()}
+        similarity, index, gathered = neighbors
         none = index[:, :0]
+        if index.shape[1] > 0:
+            rows = self.queue.features
+            key = rows[index[:, 0]]  # NN(y_2), [n, d]
+            if gathered is not None:
+                # All ranks have these rows: their numbers are enough.
+                gathered = Gathered(rows[gathered.index[:, 0]], gathered.index[:, :0])
+            self.log_vars = {"neighbor_similarity": similarity.mean()}
         return soft_neighbor_loss(
             prediction,
             key,
@@ -58,4 +62,5 @@ class NearestNeighborHead(NeighborHead):
             self.queue.features,
             none.float(),
             self.temperature,
+            gathered=gathered,
         )

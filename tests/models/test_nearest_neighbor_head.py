@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from ranks import run_on_ranks
 from test_soft_neighbor_head import D, predictor
 
 from snclr_mm.models import NearestNeighborHead
@@ -42,3 +43,29 @@ def test_empty_queue_is_info_nce():
 def test_bad_config():
     with pytest.raises(ValueError, match=r"model\.head\.temperature\)=0"):
         make_head(temperature=0)
+
+
+def one_rank(rank, world_size):
+    """Mean loss of 6 images shared by the ranks, and how many values were gathered."""
+    sent = []
+    original = torch.distributed.all_gather
+
+    def recorded(outputs, tensor, *args, **kwargs):
+        sent.append(tuple(tensor.shape))
+        return original(outputs, tensor, *args, **kwargs)
+
+    torch.distributed.all_gather = recorded
+    g = torch.Generator().manual_seed(0)
+    head = make_head(predictor=None, temperature=0.3)
+    rows = torch.randn(40, D, generator=g)
+    head.queue.enqueue(rows.chunk(world_size)[rank])
+    sent.clear()
+    y_1, y_2 = (y.chunk(world_size)[rank] for y in torch.randn(2, 6, D, generator=g))
+    return head.loss(y_1, y_2), sent
+
+
+def test_ranks_exchange_keys_and_rows_numbers_only():
+    expected, _ = one_rank(0, 1)
+    losses, sent = zip(*run_on_ranks(2, one_rank, 2), strict=True)
+    torch.testing.assert_close(sum(losses) / 2, expected)
+    assert sent[0] == [(3, D), (3, 1)]
