@@ -1,3 +1,4 @@
+from .cosine_ema import ForeachCosineEMA
 from .cross_attention_neck import CrossAttentionNeck
 from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
@@ -10,6 +11,7 @@ from .soft_neighbor_loss import soft_neighbor_loss
 __all__ = [
     "SNCLR",
     "CrossAttentionNeck",
+    "ForeachCosineEMA",
     "MultiLinearHead",
     "NearestNeighborHead",
     "NeighborHead",

@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .cosine_ema import ForeachCosineEMA
 from .neighbor_head import NeighborHead
 
 
@@ -44,6 +45,9 @@ class SNCLR(MoCoV3):
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
+        self.momentum_encoder = ForeachCosineEMA(
+            nn.Sequential(self.backbone, self.neck), momentum=base_momentum
+        )
         if not isinstance(self.head, NeighborHead):
             raise TypeError(
                 f"model.head.type={type(self.head).__name__} looks no neighbors up: "
