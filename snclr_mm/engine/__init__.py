@@ -3,6 +3,7 @@ from .collapse_hook import CollapseHook
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
 from .diagnostic_hook import DiagnosticHook
+from .foreach_lars import ForeachLARS
 from .launch import (
     adapt_to_machine,
     add_common_arguments,
@@ -28,6 +29,7 @@ __all__ = [
     "CPUDistributedDataParallel",
     "CollapseHook",
     "DiagnosticHook",
+    "ForeachLARS",
     "MultiLinearOptimWrapperConstructor",
     "NeighborAgeHook",
     "NeighborPurityHook",
