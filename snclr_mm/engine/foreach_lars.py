@@ -5,6 +5,7 @@ import torch
 from mmpretrain.engine.optimizers import LARS
 from mmpretrain.registry import OPTIMIZERS
 from torch import Tensor
+from torch.distributed.fsdp import FlatParameter
 
 #: What parameters that are updated together have in common.
 SETTINGS = (
@@ -28,8 +29,8 @@ class ForeachLARS(LARS):
     together by torch's ``_foreach`` operations, also across parameter groups:
     ``paramwise_cfg`` makes one group of each parameter.
 
-    As LARS's, the norms are those of the tensors that it is given: not for FSDP, where
-    these are parts of a parameter.
+    The norms are those of the tensors that it is given, so parameters that FSDP has
+    sharded are refused; LARS would take the norms of the shards.
 
     Args:
         params (Iterable): Parameters or parameter groups; ``lars_exclude=True`` in a
@@ -37,7 +38,22 @@ class ForeachLARS(LARS):
         lr (float): Learning rate.
         kwargs: As for LARS: ``momentum``, ``weight_decay``, ``dampening``, ``eta``,
             ``nesterov`` and ``eps``.
+
+    Raises:
+        ValueError: If a value is out of range, or a parameter is sharded.
     """
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Add a group, as torch does, unless FSDP has sharded it."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            # FSDP's own mark, with and without use_orig_params.
+            if getattr(p, "_fsdp_flattened", False) or isinstance(p, FlatParameter):
+                raise ValueError(
+                    "ForeachLARS needs whole parameters to take their norms, but these "
+                    "are sharded: use AdamW, or train without FSDP (config keys "
+                    "optim_wrapper.optimizer.type, strategy)."
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
