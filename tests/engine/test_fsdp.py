@@ -12,7 +12,6 @@ from mmpretrain.registry import HOOKS
 from ranks import run_on_ranks
 from tiny import REPOSITORY, build_runner, tiny_config
 
-from snclr_mm.engine import ForeachLARS
 from snclr_mm.models import NeighborQueue
 
 CONFIG = REPOSITORY / "configs/imagenet/snclr_vit-base-p16_8xb512-fsdp-300e_in1k.py"
@@ -24,7 +23,6 @@ VIT = dict(
         img_size=28,
         patch_size=7,
         stop_grad_conv1=True,
-        qkv_bias=False,  # a key's bias has no gradient, which AdamW would scale up
     ),
     model__neck__in_channels=16,
     model__neck__with_avg_pool=False,
@@ -46,6 +44,8 @@ DATA = dict(
         dict(type="PackInputs"),
     ],
     train_cfg__max_epochs=2,
+    # Rounding is all the gradient that a key's bias has; AdamW would scale it up.
+    optim_wrapper__optimizer__eps=1e-3,
 )
 
 
@@ -134,7 +134,6 @@ def test_lars_is_refused(digits_root, tmp_path):
     )
     with pytest.raises(RuntimeError, match="ValueError.*ForeachLARS.*sharded"):
         run_on_ranks(1, train, 1, digits_root, tmp_path, lars, True)
-    ForeachLARS([torch.nn.Parameter(torch.ones(2))], lr=0.1)
 
 
 def test_one_process_needs_no_fsdp(digits_root, tmp_path):
