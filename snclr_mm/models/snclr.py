@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .compile_forward import compile_forward
 from .cosine_ema import ForeachCosineEMA
 from .neighbor_head import NeighborHead
 
@@ -28,11 +29,15 @@ class SNCLR(MoCoV3):
         channels_last (bool): Keep convolution weights, and with them the feature maps,
             in the channels-last memory format: same numbers up to rounding, often
             faster. Defaults to False.
+        compile (bool | dict): Compile backbone and projector of both branches with
+            torch.compile; a dict holds its options. Where that fails, training goes on
+            without, after a warning. Defaults to False.
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
         ValueError: If the projector's width is not the queue's.
-        TypeError: If the head does not look neighbors up.
+        TypeError: If the head does not look neighbors up, or ``compile`` is neither
+            bool nor dict.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class SNCLR(MoCoV3):
         head: dict,
         base_momentum: float = 0.01,
         channels_last: bool = False,
+        compile: bool | dict = False,
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
@@ -61,6 +67,15 @@ class SNCLR(MoCoV3):
             )
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        if not isinstance(compile, bool | dict):
+            raise TypeError(
+                f"model.compile={compile!r} must be True, False or a dict of "
+                "torch.compile's options."
+            )
+        if compile is not False:
+            options = compile if isinstance(compile, dict) else {}
+            for part in (self.backbone, self.neck, *self.momentum_encoder.module):
+                compile_forward(part, **options)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
