@@ -2,7 +2,6 @@ import warnings
 from typing import Any
 
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 
 
 def compile_forward(module: nn.Module, **options: Any) -> None:
@@ -16,6 +15,8 @@ def compile_forward(module: nn.Module, **options: Any) -> None:
         module (nn.Module): Changed in place.
         options: Of ``torch.compile``.
     """
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+
     module.compile(**options)
     compiled = module._compiled_call_impl
 

@@ -25,7 +25,7 @@ import mmengine
 import mmpretrain
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -306,6 +306,7 @@ def hardware(device: str) -> str:
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     init_default_scope("mmpretrain")
+    MMLogger.get_instance("benchmark_step", log_level="ERROR")
     torch.backends.cudnn.benchmark = True
     MessageHub.get_instance("benchmark_step").update_info("max_iters", 10_000)
     steps = build_steps(args)
