@@ -58,7 +58,7 @@ class Losses(Hook):
         self.values.append(outputs["loss"].item())
 
 
-def train(rank, world_size, data_root, work_dir, overrides, fsdp):
+def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
     """Train; returns losses, queue, and numbers of elements of this rank."""
     init_default_scope("mmpretrain")
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
@@ -69,6 +69,7 @@ def train(rank, world_size, data_root, work_dir, overrides, fsdp):
     if fsdp:
         recipe = Config.fromfile(CONFIG)
         cfg.runner_type, cfg.strategy = recipe.runner_type, deepcopy(recipe.strategy)
+        cfg.strategy.model_wrapper.update(wrapper)
     runner = build_runner(cfg)
     runner.train()
     # Rank 0 may still be writing.
@@ -134,6 +135,27 @@ def test_lars_is_refused(digits_root, tmp_path):
     )
     with pytest.raises(RuntimeError, match="ValueError.*ForeachLARS.*sharded"):
         run_on_ranks(1, train, 1, digits_root, tmp_path, lars, True)
+
+
+def train_in_vain(rank, *args):
+    """What FSDP settings that do not update the momentum branch raise."""
+    messages = []
+    for wrapper in (
+        dict(sharding_strategy="SHARD_GRAD_OP"),
+        dict(auto_wrap_policy=None),
+    ):
+        with pytest.raises(ValueError) as caught:
+            train(rank, *args, **wrapper)
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_settings_without_a_momentum_update_are_refused(digits_root, tmp_path):
+    results = run_on_ranks(2, train_in_vain, 2, digits_root, tmp_path, {}, True)
+    for sharding, policy in results:
+        assert "SHARD_GRAD_OP keeps" in sharding
+        assert "use one of ['FULL_SHARD', 'HYBRID_SHARD']" in sharding
+        assert "0.cls_token of the momentum branch is in FSDP's root unit" in policy
 
 
 def test_one_process_needs_no_fsdp(digits_root, tmp_path):

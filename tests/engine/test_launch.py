@@ -300,7 +300,9 @@ def test_strategies_without_accelerator(monkeypatch):
     assert cfg.strategy.type == "DDPStrategy"
     assert cfg.strategy.model_wrapper.type == "CPUDistributedDataParallel"
     cfg.strategy.type = "DeepSpeedStrategy"
-    with pytest.raises(ValueError, match="strategy.type=DeepSpeedStrategy needs an acc"):
+    with pytest.raises(
+        ValueError, match="strategy.type=DeepSpeedStrategy needs an acc"
+    ):
         adapt_to_machine(cfg)
 
 
