@@ -5,11 +5,13 @@ where there is nothing to work around, and has a test.
 """
 
 import importlib.util
+import inspect
 import sys
 import warnings
 from pathlib import Path
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 
 def define_torchvision_ops() -> None:
@@ -64,6 +66,20 @@ def silence_harmless_warnings() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def checkpoint_without_reentrance() -> None:
+    """Let activation checkpointing work under DDP with two views per image.
+
+    MMPretrain's ``with_cp`` and MMEngine's ``activation_checkpointing`` leave it to
+    torch which kind of checkpoint they use, and torch takes the old one, with a
+    warning. Its backward pass is one of its own for each view, so DDP sees each
+    parameter become ready twice, and raises. torch recommends the other kind.
+    """
+    defaults = inspect.unwrap(checkpoint).__kwdefaults__
+    if defaults["use_reentrant"] is None:
+        defaults["use_reentrant"] = False
+
+
 define_torchvision_ops()
 name_mmseg()
 silence_harmless_warnings()
+checkpoint_without_reentrance()

@@ -52,3 +52,10 @@ def test_mmseg_configs_are_looked_up_in_the_fork():
     from mmengine.config.utils import MODULE2PACKAGE
 
     assert MODULE2PACKAGE["mmseg"] == "mmseg"
+
+
+def test_checkpoints_are_not_reentrant_unless_asked_for():
+    x = torch.ones(2, requires_grad=True)
+    for reentrant, option in ((False, {}), (True, dict(use_reentrant=True))):
+        y = torch.utils.checkpoint.checkpoint(torch.exp, x, **option)
+        assert ("Checkpoint" in type(y.grad_fn).__name__) == reentrant

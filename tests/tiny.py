@@ -4,6 +4,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from snclr_mm.engine import (
@@ -74,4 +75,4 @@ def build_runner(cfg):
     load_checkpoints_safely()
     set_dataloader_defaults(cfg)
     adapt_to_machine(cfg)
-    return Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)

@@ -2,7 +2,10 @@ from .annotations import check_annotations
 from .collapse_hook import CollapseHook
 from .cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from .cpu_distributed_data_parallel import CPUDistributedDataParallel
+from .cpu_fully_sharded_data_parallel import CPUFullyShardedDataParallel
 from .diagnostic_hook import DiagnosticHook
+from .foreach_lars import ForeachLARS
+from .fsdp_wrap_policy import fsdp_wrap_policy
 from .launch import (
     adapt_to_machine,
     add_common_arguments,
@@ -22,12 +25,15 @@ from .online_knn_hook import OnlineKNNHook
 from .online_linear_probe_hook import OnlineLinearProbeHook
 from .positiveness_entropy_hook import PositivenessEntropyHook
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
+from .resumable_fsdp_strategy import ResumableFSDPStrategy
 
 __all__ = [
     "CPUAmpOptimWrapper",
     "CPUDistributedDataParallel",
+    "CPUFullyShardedDataParallel",
     "CollapseHook",
     "DiagnosticHook",
+    "ForeachLARS",
     "MultiLinearOptimWrapperConstructor",
     "NeighborAgeHook",
     "NeighborPurityHook",
@@ -35,6 +41,7 @@ __all__ = [
     "OnlineKNNHook",
     "OnlineLinearProbeHook",
     "PositivenessEntropyHook",
+    "ResumableFSDPStrategy",
     "adapt_to_machine",
     "add_common_arguments",
     "build_runner",
@@ -43,6 +50,7 @@ __all__ = [
     "check_pretrained",
     "clear_pretrained",
     "find_config",
+    "fsdp_wrap_policy",
     "load_checkpoints_safely",
     "load_config",
     "read_config",

@@ -278,7 +278,9 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     Without an accelerator: AMP becomes full precision, unless it is bfloat16 and the
     CPU has instructions for it; memory is not pinned; and
     ``cfg.launcher`` starts a gloo group whose ranks wrap the model in
-    CPUDistributedDataParallel, which reverts SyncBN. With one, nothing changes.
+    CPUDistributedDataParallel, or for FSDP in CPUFullyShardedDataParallel, which revert
+    SyncBN. A ``strategy`` without a launcher is dropped on any machine; otherwise,
+    where there is an accelerator, nothing changes.
 
     Args:
         cfg (Config): Changed in place; ``cfg.launcher`` must be set.
@@ -286,9 +288,12 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     Returns:
         list[str]: What was changed, for the log.
     """
-    if get_device() != "cpu":
-        return []
     notes = []
+    if cfg.get("strategy") and cfg.get("launcher", "none") == "none":
+        notes.append(f"One process: strategy.type={cfg.strategy.type} is not used.")
+        cfg.strategy = None
+    if get_device() != "cpu":
+        return notes
     wrapper = cfg.get("optim_wrapper")
     if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper":
         dtype = wrapper.get("dtype")
@@ -315,6 +320,8 @@ def adapt_to_machine(cfg: Config) -> list[str]:
             type="CPUDistributedDataParallel",
             find_unused_parameters=cfg.get("find_unused_parameters", False),
         )
+        if cfg.get("runner_type") == "FlexibleRunner":
+            _adapt_strategy(cfg)
         notes.append(
             "Ranks talk over gloo, and SyncBN is reverted to BatchNorm with per-rank "
             "statistics."
@@ -322,6 +329,31 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     else:
         notes.append("SyncBN, where the model has it, is reverted to BatchNorm.")
     return ["No accelerator was found, training on the CPU.", *notes]
+
+
+def _adapt_strategy(cfg: Config) -> None:
+    """Do for FlexibleRunner's strategy what ``model_wrapper_cfg`` does for Runner."""
+    strategy = cfg.get("strategy") or ConfigDict(type="DDPStrategy")
+    if strategy.type.endswith("FSDPStrategy"):
+        strategy.setdefault("model_wrapper", {})
+        strategy.model_wrapper.type = "CPUFullyShardedDataParallel"
+        if strategy.get("state_dict_cfg") == "full":
+            # "full" offloads to the CPU, which is no copy here: torch (2.13) then frees
+            # the parameters it saves, and saves one moment of Adam as the other.
+            keep = dict(rank0_only=True, offload_to_cpu=False)
+            strategy.state_dict_cfg = dict(
+                state_dict_type="FULL_STATE_DICT",
+                state_dict_config=dict(type="FullStateDictConfig", **keep),
+                optim_state_dict_config=dict(type="FullOptimStateDictConfig", **keep),
+            )
+    elif strategy.type == "DDPStrategy":
+        strategy.model_wrapper = cfg.model_wrapper_cfg
+    else:
+        raise ValueError(
+            f"strategy.type={strategy.type} needs an accelerator: on CPUs use "
+            "ResumableFSDPStrategy or DDPStrategy."
+        )
+    cfg.strategy = strategy
 
 
 def _init_gloo(launcher: str) -> None:

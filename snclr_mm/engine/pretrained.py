@@ -3,6 +3,7 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.runner import CheckpointLoader
+from mmpretrain.registry import MODELS
 from mmpretrain.utils import get_ori_model
 from torch import nn
 
@@ -59,7 +60,7 @@ def _pretrained_inits(node: Any, key: str) -> Iterator[tuple[Any, str | int, str
             yield from _pretrained_inits(value, inner)
 
 
-def check_pretrained(model: nn.Module) -> None:
+def check_pretrained(model: nn.Module | ConfigDict) -> None:
     """Check that each pretrained part of a model gets all its weights.
 
     ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` only warns of keys
@@ -71,14 +72,19 @@ def check_pretrained(model: nn.Module) -> None:
     last stage, and have the parts named in ``NEW_PARTS``.
 
     Args:
-        model (nn.Module): Possibly wrapped. The modules looked at are those whose
-            ``init_cfg`` is Pretrained with a prefix: a benchmark's backbone.
+        model (nn.Module | ConfigDict): Possibly wrapped; FlexibleRunner has its config
+            until training starts. The modules looked at are those whose ``init_cfg`` is
+            Pretrained with a prefix: a benchmark's backbone.
 
     Raises:
         ValueError: If no checkpoint is given, or if its tensors under the prefix are
             not, in name and shape, the module's.
         FileNotFoundError: If there is no such file.
     """
+    if isinstance(model, dict):
+        if not any(_pretrained_inits(model, "model")):
+            return
+        model = MODELS.build(model)
     for name, module in get_ori_model(model).named_modules():
         init_cfg = getattr(module, "init_cfg", None) or []
         for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg:

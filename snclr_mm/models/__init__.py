@@ -1,4 +1,5 @@
 from .augment_data_preprocessor import AugmentDataPreprocessor
+from .cosine_ema import ForeachCosineEMA
 from .cross_attention_neck import CrossAttentionNeck
 from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
@@ -12,6 +13,7 @@ __all__ = [
     "SNCLR",
     "AugmentDataPreprocessor",
     "CrossAttentionNeck",
+    "ForeachCosineEMA",
     "MultiLinearHead",
     "NearestNeighborHead",
     "NeighborHead",

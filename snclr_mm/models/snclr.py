@@ -6,6 +6,8 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from .compile_forward import compile_forward
+from .cosine_ema import ForeachCosineEMA
 from .neighbor_head import NeighborHead
 
 
@@ -27,11 +29,15 @@ class SNCLR(MoCoV3):
         channels_last (bool): Keep convolution weights, and with them the feature maps,
             in the channels-last memory format: same numbers up to rounding, often
             faster. Defaults to False.
+        compile (bool | dict): Compile backbone and projector of both branches with
+            torch.compile; a dict holds its options. Where that fails, training goes on
+            without, after a warning. Defaults to False.
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
         ValueError: If the projector's width is not the queue's.
-        TypeError: If the head does not look neighbors up.
+        TypeError: If the head does not look neighbors up, or ``compile`` is neither
+            bool nor dict.
     """
 
     def __init__(
@@ -41,9 +47,13 @@ class SNCLR(MoCoV3):
         head: dict,
         base_momentum: float = 0.01,
         channels_last: bool = False,
+        compile: bool | dict = False,
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
+        self.momentum_encoder = ForeachCosineEMA(
+            nn.Sequential(self.backbone, self.neck), momentum=base_momentum
+        )
         if not isinstance(self.head, NeighborHead):
             raise TypeError(
                 f"model.head.type={type(self.head).__name__} looks no neighbors up: "
@@ -57,6 +67,15 @@ class SNCLR(MoCoV3):
             )
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        if not isinstance(compile, bool | dict):
+            raise TypeError(
+                f"model.compile={compile!r} must be True, False or a dict of "
+                "torch.compile's options."
+            )
+        if compile is not False:
+            options = compile if isinstance(compile, dict) else {}
+            for part in (self.backbone, self.neck, *self.momentum_encoder.module):
+                compile_forward(part, **options)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
@@ -116,7 +135,7 @@ class SNCLR(MoCoV3):
             logs.append(self.head.log_vars)
         return {
             "loss": sum(losses) * 2 / len(losses),
-            "queue_fill": losses[0].new_tensor(self.head.queue.fill),
+            "queue_fill": losses[0].new_full((), self.head.queue.fill),
             **{name: sum(log[name] for log in logs) / len(logs) for name in logs[0]},
         }
 

@@ -260,12 +260,51 @@ def test_slurm_variables_are_understood(monkeypatch):
     assert cfg.model_wrapper_cfg.type == "CPUDistributedDataParallel"
 
 
-def test_adapt_changes_nothing_with_an_accelerator(monkeypatch):
+FSDP = "configs/imagenet/snclr_vit-base-p16_8xb512-fsdp-300e_in1k.py"
+
+
+@pytest.mark.parametrize(
+    "path, launcher",
+    [("configs/snclr_r50_8xb256.py", "none"), (FSDP, "pytorch")],
+)
+def test_adapt_changes_nothing_with_an_accelerator(path, launcher, monkeypatch):
     monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cuda")
-    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
+    cfg = Config.fromfile(REPOSITORY / path)
+    cfg.launcher = launcher
     before = cfg.pretty_text
     assert adapt_to_machine(cfg) == []
     assert cfg.pretty_text == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_one_process_needs_no_strategy(device, monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: device)
+    cfg = Config.fromfile(REPOSITORY / FSDP)
+    cfg.launcher = "none"
+    note = "One process: strategy.type=ResumableFSDPStrategy is not used."
+    assert note in adapt_to_machine(cfg)
+    assert cfg.strategy is None
+
+
+def test_strategies_without_accelerator(monkeypatch):
+    monkeypatch.setattr("snclr_mm.engine.launch.get_device", lambda: "cpu")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    cfg = Config.fromfile(REPOSITORY / FSDP)
+    cfg.launcher = "pytorch"
+    wrapper = dict(cfg.strategy.model_wrapper, type="CPUFullyShardedDataParallel")
+    adapt_to_machine(cfg)
+    assert cfg.strategy.model_wrapper == wrapper
+    for kind in ("state_dict_config", "optim_state_dict_config"):
+        assert not cfg.strategy.state_dict_cfg[kind].offload_to_cpu
+    cfg = Config(dict(runner_type="FlexibleRunner", launcher="pytorch"))
+    adapt_to_machine(cfg)
+    assert cfg.strategy.type == "DDPStrategy"
+    assert cfg.strategy.model_wrapper.type == "CPUDistributedDataParallel"
+    cfg.strategy.type = "DeepSpeedStrategy"
+    with pytest.raises(
+        ValueError, match="strategy.type=DeepSpeedStrategy needs an acc"
+    ):
+        adapt_to_machine(cfg)
 
 
 def test_dataloader_defaults():

@@ -48,6 +48,17 @@ def test_right_checkpoint(backbone, tmp_path):
     check_pretrained(classifier(backbone()))  # nothing pretrained: nothing to check
 
 
+def test_a_model_that_is_not_built_yet(tmp_path):
+    init_cfg = save(resnet(), tmp_path / "a.pth")
+    cfg = dict(type="ImageClassifier", backbone=resnet(**init_cfg))
+    check_pretrained(ConfigDict(cfg))
+    cfg["backbone"]["init_cfg"]["prefix"] = "wrong."
+    with pytest.raises(ValueError, match="wrong"):
+        check_pretrained(ConfigDict(cfg))
+    del cfg["backbone"]["init_cfg"]
+    check_pretrained(ConfigDict(cfg))
+
+
 def test_position_embedding_of_another_size_is_resized(tmp_path):
     init_cfg = save(vit(img_size=32), tmp_path / "a.pth")
     check_pretrained(classifier(vit(img_size=48, **init_cfg)))

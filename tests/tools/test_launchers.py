@@ -1,8 +1,14 @@
 import os
+import re
+import socket
+import threading
 
 import pytest
 from command import run
-from tiny import REPOSITORY
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from ranks import run_on_ranks
+from tiny import CONFIG, REPOSITORY, build_runner
 
 
 @pytest.fixture
@@ -37,6 +43,59 @@ def test_several_nodes(launchers):
     assert "--nproc_per_node=2" in output
     assert f"{REPOSITORY}/tools/test.py a.py b.pth --launcher pytorch" in output
     assert output.rstrip().endswith("--out=c d.json")
+
+
+SMALL = """
+_base_ = {base!r}
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(type="ImageFolder", data_root={root!r}),
+)
+train_cfg = dict(max_epochs=1)
+val_cfg = val_dataloader = val_evaluator = None
+test_cfg = test_dataloader = test_evaluator = None
+model = dict(head=dict(queue=dict(length=40), num_neighbors=3))
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=0)
+"""
+
+
+def test_two_nodes_train_as_one(image_folder, tmp_path):
+    """Two launchers, each with one process, as on two machines."""
+    config = tmp_path / "small.py"
+    config.write_text(SMALL.format(base=str(CONFIG), root=str(image_folder)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outputs = {}
+
+    def launch(node):
+        variables = ["NNODES=2", f"NODE_RANK={node}", f"PORT={port}"]
+        script = REPOSITORY / "tools/dist_train.sh"
+        command = ["env", *variables, script, config, 1, "--work-dir", "two"]
+        outputs[node] = run(*command, cwd=tmp_path)
+
+    nodes = [threading.Thread(target=launch, args=(node,)) for node in range(2)]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join()
+    losses = re.findall(r" loss: ([\d.]+)", outputs[0])
+    assert len(losses) == 6  # 48 images, 2 x 4 per step
+    assert not re.search(r" loss: ", outputs[1])  # the first node logs
+    run_on_ranks(2, train_rank, config, tmp_path / "one")
+    (log,) = (tmp_path / "one").glob("*/*.log")
+    assert losses == re.findall(r" loss: ([\d.]+)", log.read_text())
+
+
+def train_rank(rank, config, work_dir):
+    init_default_scope("mmpretrain")
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
+    cfg = Config.fromfile(config)
+    cfg.launcher, cfg.work_dir = "pytorch", str(work_dir)
+    build_runner(cfg).train()
 
 
 def test_slurm(launchers):

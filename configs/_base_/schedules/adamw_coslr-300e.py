@@ -2,7 +2,7 @@
 optim_wrapper = dict(
     type="AmpOptimWrapper",
     loss_scale="dynamic",
-    optimizer=dict(type="AdamW", lr=2.4e-3, weight_decay=0.1),
+    optimizer=dict(type="AdamW", lr=2.4e-3, weight_decay=0.1, fused=True),
 )
 param_scheduler = [
     dict(

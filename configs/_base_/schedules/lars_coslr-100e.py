@@ -2,7 +2,7 @@
 optim_wrapper = dict(
     type="AmpOptimWrapper",
     loss_scale="dynamic",
-    optimizer=dict(type="LARS", lr=4.8, weight_decay=1e-6, momentum=0.9),
+    optimizer=dict(type="ForeachLARS", lr=4.8, weight_decay=1e-6, momentum=0.9),
     paramwise_cfg=dict(
         custom_keys={
             "bn": dict(decay_mult=0, lars_exclude=True),

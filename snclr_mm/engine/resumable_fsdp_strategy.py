@@ -1,0 +1,71 @@
+from mmengine._strategy import FSDPStrategy
+from mmengine.model import BaseAveragedModel
+from mmengine.registry import STRATEGIES
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+
+@STRATEGIES.register_module()
+class ResumableFSDPStrategy(FSDPStrategy):
+    """MMEngine's FSDPStrategy for models with a momentum branch, and with resume.
+
+    A momentum branch is updated during the forward pass. What is not sharded at that
+    time would be updated in vain, so such settings are refused.
+
+    MMEngine (0.10) hands the optimizer's state to FSDP in the order of arguments that
+    torch 2.0 had, and resuming with newer ones ends in ``TypeError: unhashable type``.
+
+    Args:
+        kwargs: As for FSDPStrategy, e.g. ``model_wrapper`` and ``state_dict_cfg``.
+
+    Raises:
+        ValueError: If the momentum branch would not be updated.
+    """
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Give each rank its shard of an optimizer's state.
+
+        Args:
+            state_dict (dict): As ``FSDPStrategy.optim_state_dict`` gave it.
+        """
+        optimizer = self.optim_wrapper.optimizer
+        self.optim_wrapper.load_state_dict(
+            FullyShardedDataParallel.optim_state_dict_to_load(
+                model=self.model, optim=optimizer, optim_state_dict=state_dict
+            )
+        )
+
+    def _wrap_model(self, model: nn.Module) -> FullyShardedDataParallel:
+        model = super()._wrap_model(model)
+        averages = [
+            m.module for m in model.modules() if isinstance(m, BaseAveragedModel)
+        ]
+        if not averages or model.sharding_strategy == ShardingStrategy.NO_SHARD:
+            return model
+        if model.sharding_strategy not in RESHARDING:
+            raise ValueError(
+                f"strategy.model_wrapper.sharding_strategy="
+                f"{model.sharding_strategy.name} keeps parameters whole after the "
+                "forward pass, so the momentum branch would not be updated: use one of "
+                f"{[kind.name for kind in RESHARDING]}."
+            )
+        in_units = {
+            parameter
+            for unit in FullyShardedDataParallel.fsdp_modules(model)
+            if unit is not model
+            for parameter in unit.parameters()
+        }
+        for average in averages:
+            for name, parameter in average.named_parameters():
+                if parameter not in in_units:
+                    raise ValueError(
+                        f"{name} of the momentum branch is in FSDP's root unit, where "
+                        "it would not be updated: "
+                        "strategy.model_wrapper.auto_wrap_policy must make the whole "
+                        "backbone and neck units, as fsdp_wrap_policy does for "
+                        "MMPretrain's backbones and NonLinearNeck."
+                    )
+        return model
+
+
+RESHARDING = (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD)

@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+from benchmarks import benchmark_step
+
+SMALL = "--device=cpu --batch=4 --image-size=32 --iterations=2 --queue-length=32"
+
+
+def test_small_step(tmp_path, capsys):
+    out = tmp_path / "result.json"
+    record = benchmark_step.main(
+        [*SMALL.split(), "--neighbors", "0", "3", f"--out={out}"]
+    )
+    assert json.loads(out.read_text()) == record
+    assert record["versions"]["torch"] == torch.__version__
+    names = [row["name"] for row in record["results"]]
+    assert names == [
+        "MoCoV3",
+        "SNCLR, K = 0",
+        "SNCLR, K = 3",
+        "K = 3, ForeachLARS",
+        "and channels last",
+    ]
+    assert max(record["difference_from_mocov3_without_neighbors"].values()) < 1e-4
+    printed = capsys.readouterr().out
+    for row in record["results"]:
+        low, high = row["quartiles"]
+        assert 0 < low <= row["milliseconds"] <= high
+        assert f"{row['milliseconds']:9.1f}" in printed
+        assert len(row["losses"]) == 2 + benchmark_step.WARM_UP
+        assert all(loss > 0 for loss in row["losses"])
+        assert not row["compiled"]
+    stock, without, soft, foreach, _ = (row["losses"] for row in record["results"])
+    assert without == pytest.approx(stock, rel=1e-4)
+    assert foreach == pytest.approx(soft, rel=1e-4)
+    assert soft[0] != pytest.approx(stock[0], rel=1e-3)  # neighbors are used
+
+
+def test_vit(tmp_path):
+    options = ["--backbone=vit-small", "--neighbors=2"]
+    out = tmp_path / "result.json"
+    record = benchmark_step.main([*SMALL.split(), *options, f"--out={out}"])
+    names = [row["name"] for row in record["results"]]
+    assert names == ["MoCoV3", "SNCLR, K = 2", "K = 2, fused AdamW"]
+    assert record["difference_from_mocov3_without_neighbors"] is None
+
+
+def test_another_loss_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        benchmark_step.snclr_mm.models.soft_neighbor_head,
+        "soft_neighbor_loss",
+        lambda query, *args, **kwargs: query.sum(),
+    )
+    with pytest.raises(SystemExit, match="K = 0 is not MoCoV3"):
+        benchmark_step.main(
+            [*SMALL.split(), "--neighbors=0", f"--out={tmp_path / 'a'}"]
+        )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--precision=fp16"], "needs --device cuda"),
+        (["--neighbors=33"], "between 0 and --queue-length 32"),
+        (["--batch=1"], "at least 2"),
+    ],
+)
+def test_bad_options(options, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark_step.main([*SMALL.split(), *options])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(tmp_path):
+    options = "--device=cuda --backbone=resnet18 --batch=8 --image-size=64 "
+    options += "--iterations=2 --queue-length=64 --neighbors 0 5"
+    record = benchmark_step.main([*options.split(), f"--out={tmp_path / 'a.json'}"])
+    assert all(row["memory_gib"] > 0 for row in record["results"])
