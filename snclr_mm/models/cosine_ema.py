@@ -76,7 +76,7 @@ class ForeachCosineEMA(CosineEMA):
     def _tensors(self, model: nn.Module) -> list[Tensor]:
         if self.update_buffers:
             return list(model.state_dict().values())
-        return [parameter.detach() for parameter in model.parameters()]
+        return list(model.parameters())
 
     def _move(self, average: list[Tensor], source: list[Tensor]) -> None:
         pairs = zip(average, source, strict=True)
