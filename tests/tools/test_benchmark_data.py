@@ -28,8 +28,8 @@ def test_small_run(tmp_path, capsys, monkeypatch):
             assert f"{parts['worker']:12.0f}{parts['device']:10.0f}" in printed
     assert record["decoders"]["cv2"]["difference"] == 0
     assert record["decoders"]["pillow"]["rate"] > 0
-    assert record["machine"]["versions"]["torch"] == torch.__version__
-    assert record["machine"]["threads"] == 1
+    assert record["torch"] == torch.__version__
+    assert record["threads"] == 1
     assert len(record["agreement"]) == 12
     assert max(abs(row["standard_errors"]) for row in record["agreement"]) < 4.5
 

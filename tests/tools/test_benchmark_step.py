@@ -13,7 +13,7 @@ def test_small_step(tmp_path, capsys):
         [*SMALL.split(), "--neighbors", "0", "3", f"--out={out}"]
     )
     assert json.loads(out.read_text()) == record
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["torch"] == torch.__version__
     names = [row["name"] for row in record["results"]]
     assert names == [
         "MoCoV3",
@@ -25,9 +25,9 @@ def test_small_step(tmp_path, capsys):
     assert max(record["difference_from_mocov3_without_neighbors"].values()) < 1e-4
     printed = capsys.readouterr().out
     for row in record["results"]:
-        low, high = row["quartiles"]
-        assert 0 < low <= row["milliseconds"] <= high
-        assert f"{row['milliseconds']:9.1f}" in printed
+        low, high = row["quartiles_ms"]
+        assert 0 < low <= row["ms"] <= high
+        assert f"{row['ms']:9.1f}" in printed
         assert len(row["losses"]) == 2 + benchmark_step.WARM_UP
         assert all(loss > 0 for loss in row["losses"])
         assert not row["compiled"]

@@ -13,10 +13,7 @@ import argparse
 import importlib
 import importlib.metadata
 import io
-import json
 import math
-import os
-import platform
 import random
 import statistics
 import sys
@@ -35,6 +32,7 @@ import mmcv
 import mmpretrain.datasets  # noqa: F401  (registers the transforms)
 import numpy as np
 import torch
+from measuring import interleave, machine, seconds, write
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import default_collate
@@ -67,7 +65,6 @@ CASES = [
 ]
 SIDES = ("MMCV", "gpu-aug")
 STATISTICS = ("blue", "green", "red", "contrast", "edges", "color")
-PACKAGES = ("numpy", "opencv-python", "pillow", "onedl-mmcv", "onedl-mmpretrain")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -175,28 +172,13 @@ def build_side(config: str, size: int | None, photos: list[Path], folder: Path, 
     return data, MODELS.build(cfg.data_preprocessor).to(args.device)
 
 
-def seconds(function: Callable, device: str = "cpu", clock=time.perf_counter) -> float:
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    synchronize()
-    start = clock()
-    function()
-    synchronize()
-    return clock() - start
-
-
 def medians(functions: dict[str, Callable], repeats: int, device: str = "cpu") -> dict:
     """Median seconds of each, measured in turn after a first call.
 
     On the CPU, with its one thread, they are CPU time, to which other jobs do not add.
     """
-    on_cpu = device == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    for function in functions.values():
-        function()
-    taken = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            taken[name].append(seconds(function, device, clock))
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    taken = interleave(functions, device, repeats, 1, clock)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -358,32 +340,11 @@ def compare_views(photos: list[Path], device: str, n: int = 600) -> list[dict]:
     return rows
 
 
-def describe_machine(device: str) -> dict:
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((x.split(":")[1] for x in lines if x.startswith("model name")), cpu)
-    versions = {"torch": torch.__version__}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": cpu.strip(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
-        "versions": versions,
-    }
-
-
 def report(record: dict, args: argparse.Namespace) -> None:
-    machine = record["machine"]
     steps = [f"{step:g}" for step in args.step]
     print(
-        f"\n{machine['cpu']}, {machine['cpus']} cores usable, 1 thread; augmentation "
-        f"on {machine['gpu'] or 'the CPU'}\n\nimages/s (two views each); worker cores "
+        f"\n{record['cpu']}, {record['cores']} cores usable, 1 thread; augmentation "
+        f"on {record.get('gpu', 'the CPU')}\n\nimages/s (two views each); worker cores "
         f"for a GPU of so many images/s\n{'':32}{'worker core':>12}{'device':>10}"
         f"{'both':>8}"
         + ("loader".rjust(9) if args.workers else "")
@@ -428,8 +389,7 @@ def main(argv: list[str] | None = None) -> dict:
         photos = photos[: args.images]
         args.images = len(photos)
         record = {
-            "device": args.device,
-            "machine": describe_machine(args.device),
+            **machine(args.device),
             **{key: getattr(args, key) for key in ("images", "batch", "repeats")},
             "workers": args.workers,
             "clock": "CPU time" if args.device == "cpu" else "wall clock on the device",
@@ -438,8 +398,7 @@ def main(argv: list[str] | None = None) -> dict:
             "agreement": compare_views(photos, args.device),
         }
     report(record, args)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\n{args.out}")
+    write(args.out, record)
     far = [row for row in record["agreement"] if abs(row["standard_errors"]) > 4.5]
     if far:
         raise SystemExit(f"The augmentation differs from MMCV's: {far}")

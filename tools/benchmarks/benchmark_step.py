@@ -10,9 +10,6 @@ if SNCLR without neighbors is not MoCoV3: losses and momentum encoders.
 """
 
 import argparse
-import json
-import os
-import platform
 import sys
 import time
 from copy import deepcopy
@@ -20,10 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import snclr_mm  # noqa: I001  (first: it makes mmpretrain importable)
-import mmengine
-import mmpretrain
+import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import torch
+from measuring import default_device, machine, summary, write
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import OptimWrapper, build_optim_wrapper
@@ -82,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default="benchmark_step.json")
     args = parser.parse_args(argv)
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = args.device or default_device()
     for name, value in DEFAULTS[args.device].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -273,34 +269,17 @@ def measure(steps: list[Step], args: argparse.Namespace) -> dict | None:
 
 
 def summarize(steps: list[Step]) -> list[dict]:
-    stock = torch.tensor(steps[0].seconds[WARM_UP:], dtype=torch.float64)
-    rows = []
-    for step in steps:
-        seconds = torch.tensor(step.seconds[WARM_UP:], dtype=torch.float64)
-        low, median, high = seconds.quantile(
-            torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-        ).tolist()
-        rows.append(
-            {
-                "name": step.name.strip(),
-                "milliseconds": 1e3 * median,
-                "quartiles": [1e3 * low, 1e3 * high],
-                "ratio": (seconds / stock).median().item(),
-                "memory_gib": (memory := step.memory()) and memory / 2**30,
-                "compiled": step.model.backbone._compiled_call_impl is not None,
-                "losses": step.losses,
-            }
-        )
-    return rows
-
-
-def hardware(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
+    stock = steps[0].seconds[WARM_UP:]
+    return [
+        {
+            "name": step.name.strip(),
+            **summary(step.seconds[WARM_UP:], stock),
+            "memory_gib": (memory := step.memory()) and memory / 2**30,
+            "compiled": step.model.backbone._compiled_call_impl is not None,
+            "losses": step.losses,
+        }
+        for step in steps
+    ]
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -314,34 +293,26 @@ def main(argv: list[str] | None = None) -> dict:
     rows = summarize(steps)
     record = {
         **{key: value for key, value in vars(args).items() if key != "out"},
-        "hardware": hardware(args.device),
-        "threads": torch.get_num_threads(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "versions": {
-            "python": platform.python_version(),
-            **{m.__name__: m.__version__ for m in (torch, mmengine, mmpretrain)},
-            "cuda": torch.version.cuda,
-            "snclr_mm": snclr_mm.__version__,
-        },
+        **machine(args.device),
         "difference_from_mocov3_without_neighbors": differences,
         "results": rows,
     }
+    hardware = record.get("gpu", record["cpu"])
     print(
         f"\n{args.backbone}, {args.batch} images of {args.image_size} px, "
-        f"{args.precision}, Q = {args.queue_length}; {record['hardware']}, "
+        f"{args.precision}, Q = {args.queue_length}; {hardware}, "
         f"{record['threads']} threads, torch {torch.__version__}\n\n"
         f"{'':28}{'ms':>9}{'quartiles':>20}{'ratio':>8}{'GiB':>8}"
     )
     for step, row in zip(steps, rows, strict=True):
-        low, high = row["quartiles"]
+        low, high = row["quartiles_ms"]
         memory = row["memory_gib"]
         print(
-            f"{step.name:28}{row['milliseconds']:9.1f}{f'{low:.1f} - {high:.1f}':>20}"
+            f"{step.name:28}{row['ms']:9.1f}{f'{low:.1f} - {high:.1f}':>20}"
             f"{row['ratio']:8.3f}{'' if memory is None else f'{memory:8.2f}'}"
             f"{' (not compiled)' if _gave_up(row) else ''}"
         )
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\n{args.out}")
+    write(args.out, record)
     return record
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks share: fair timing, peak memory, and what ran where."""
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -7,9 +8,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+PACKAGES = (
+    "onedl-mmengine", "onedl-mmcv", "onedl-mmpretrain", "numpy", "opencv-python",
+    "pillow", "lightly",
+)  # fmt: skip
 
 
 def default_device() -> str:
@@ -32,7 +39,11 @@ def machine(device: str) -> dict:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "versions": {},
     }
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            record["versions"][package] = importlib.metadata.version(package)
     if device.startswith("cuda"):
         record |= {
             "gpu": torch.cuda.get_device_name(device),
@@ -47,35 +58,47 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def seconds(
+    function: Callable, device: str, clock: Callable = time.perf_counter
+) -> float:
+    """Time one call."""
+    synchronize(device)
+    start = clock()
+    function()
+    synchronize(device)
+    return clock() - start
+
+
 def interleave(
-    functions: dict[str, Callable], device: str, rounds: int, warmup: int = 2
+    functions: dict[str, Callable],
+    device: str,
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time functions in turn, A B C A B C ..., so that a drift meets all alike.
 
     Returns:
         dict[str, list[float]]: Seconds of each round.
     """
-    seconds = {name: [] for name in functions}
+    taken = {name: [] for name in functions}
     for i in range(warmup + rounds):
         for name, function in functions.items():
-            synchronize(device)
-            start = time.perf_counter()
-            function()
-            synchronize(device)
+            time_taken = seconds(function, device, clock)
             if i >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+                taken[name].append(time_taken)
+    return taken
 
 
-def summary(seconds: list[float], reference: list[float] | None = None) -> dict:
+def summary(taken: list[float], reference: list[float] | None = None) -> dict:
     """Median and quartiles in ms, and the median ratio to another's same rounds."""
-    quarters = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    quarters = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
     row = {
-        "ms": 1e3 * statistics.median(seconds),
+        "ms": 1e3 * statistics.median(taken),
         "quartiles_ms": [1e3 * quarters[0], 1e3 * quarters[2]],
     }
     if reference is not None:
-        ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
+        ratios = [a / b for a, b in zip(taken, reference, strict=True)]
         row["ratio"] = statistics.median(ratios)
     return row
 

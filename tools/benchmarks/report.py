@@ -146,9 +146,9 @@ def loss_lines(record: dict) -> list[str]:
 def step_lines(record: dict) -> list[str]:
     rows = []
     for row in record["results"]:
-        low, high = row["quartiles"]
+        low, high = row["quartiles_ms"]
         memory = f"{row['memory_gib']:.2f}" if row["memory_gib"] else ""
-        times = f"{row['milliseconds']:.1f}", f"{low:.1f} – {high:.1f}"
+        times = f"{row['ms']:.1f}", f"{low:.1f} – {high:.1f}"
         rows.append([row["name"], *times, f"{row['ratio']:.3f}", memory])
     text = (
         f"{record['backbone']}, {record['batch']} images of {record['image_size']} px, "
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> str:
     records = {name: load(folder, name) for name, *_ in PARTS}
     if not any(records.values()):
         raise SystemExit(f"{folder} holds no benchmark's JSON.")
-    machine = records["loss"] or records["comm"] or {}
+    machine = next(record for record in records.values() if record)
     known = ("gpu", "cpu", "cores", "threads", "torch", "cuda", "python")
     lines = ["# Benchmarks", ""]
     lines += [f"- {key}: {machine[key]}" for key in known if key in machine]
