@@ -74,8 +74,8 @@ def checkpoint_without_reentrance() -> None:
     warning. Its backward pass is one of its own for each view, so DDP sees each
     parameter become ready twice, and raises. torch recommends the other kind.
     """
-    defaults = inspect.unwrap(checkpoint).__kwdefaults__
-    if defaults["use_reentrant"] is None:
+    defaults = inspect.unwrap(checkpoint).__kwdefaults__ or {}
+    if defaults.get("use_reentrant", False) is None:
         defaults["use_reentrant"] = False
 
 

@@ -6,6 +6,7 @@ import torch
 
 # Estimates below this are not compared: asking a device costs more than they matter.
 SMALL_BYTES = 2**28
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def has_fast_bfloat16() -> bool:
@@ -31,7 +32,12 @@ def free_bytes(device: torch.device) -> int | None:
     fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
     if "MemAvailable" not in fields:
         return None
-    return 1024 * int(fields["MemAvailable"].split()[0])
+    available = 1024 * int(fields["MemAvailable"].split()[0])
+    # A container or a Slurm job may be allowed less than the machine has.
+    limit, used = (CGROUP / f"memory.{name}" for name in ("max", "current"))
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        available = min(available, int(limit.read_text()) - int(used.read_text()))
+    return available
 
 
 def check_memory(needed: int, device: torch.device, what: str, advice: str) -> None:

@@ -12,6 +12,18 @@ def test_free_memory_of_this_machine():
     assert free_bytes(torch.device("meta")) is None
 
 
+def test_a_container_may_be_allowed_less(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "CGROUP", tmp_path)
+    machine = free_bytes(torch.device("cpu"))
+    if machine is None:
+        pytest.skip("no /proc/meminfo")
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert free_bytes(torch.device("cpu")) > 5000
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert free_bytes(torch.device("cpu")) == 4000
+
+
 def test_what_cannot_fit_is_refused_before_it_is_tried(monkeypatch):
     monkeypatch.setattr(hardware, "free_bytes", lambda device: 3 * 2**30)
     check_memory(2**31, torch.device("cpu"), "This", "advice")

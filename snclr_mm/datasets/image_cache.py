@@ -54,11 +54,12 @@ class ImageCache:
         self.file = Path(folder) / f"{_fingerprint(paths, description)}.images"
         self.index_file = self.file.with_suffix(".npy")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.file.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            # It is renamed last, so that it is there only when it is complete.
-            if not self.file.exists():
-                self._write(paths, load)
+        # It is renamed last, so that it is there only when it is complete.
+        if not self.file.exists():
+            with open(self.file.with_suffix(".lock"), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not self.file.exists():
+                    self._write(paths, load)
         self._index = np.load(self.index_file)
         self._bytes = None
 

@@ -27,7 +27,8 @@ class ForeachLARS(LARS):
     other. LARS updates one parameter after the other, and reads two norms of each from
     the device; here the norms stay there, and parameters of equal settings are updated
     together by torch's ``_foreach`` operations, also across parameter groups:
-    ``paramwise_cfg`` makes one group of each parameter.
+    ``paramwise_cfg`` makes one group of each parameter. On a GPU the product with each
+    one's own rate is still a launch per parameter.
 
     The norms are those of the tensors that it is given, so parameters that FSDP has
     sharded are refused; LARS would take the norms of the shards.

@@ -49,7 +49,9 @@ class _LogDenominator(torch.autograd.Function):
         mean = torch.zeros_like(query) if needs_grad else None
         length = len(rows) if index is None else len(index)
         elements = CPU_CHUNK if query.device.type == "cpu" else GPU_CHUNK
-        size = max(64, elements // n)
+        size = max(64, elements // max(1, n))
+        if dtype == torch.float16:
+            size = min(size, 2**15)  # sums of terms up to 1 stay below 65504
         for start in range(0, length, size):
             part = slice(start, start + size)
             if index is None:

@@ -83,7 +83,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         """Look the keys of several views up in one search of the queue.
 
         With a queue that all ranks share, keys and found rows are exchanged here, those
-        of all views at once.
+        of all views at once: every rank must call this, with as many keys.
 
         Args:
             keys (Tensor): y_2 of each view, [n, d] each.
@@ -130,7 +130,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             base_out (Tensor): y_1, projections of the online branch, [n, d].
             momentum_out (Tensor): y_2, projections of the momentum branch for the
                 same images, [n, d]; a constant unless ``detach_keys=False``.
-            neighbors (Neighbors, optional): What :meth:`search` found for
+            neighbors (Neighbors, optional): What :meth:`search` found for this very
                 ``momentum_out``; searched here if None. Defaults to None.
             stage (bool): False where the same keys are staged by another call, as
                 when several views are compared with them. Defaults to True.

@@ -31,13 +31,22 @@ class _NeighborProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, rows, index, offsets) -> Tensor:
         ctx.save_for_backward(rows, index)
+        ctx.offsets = offsets
         if index.numel() == 0:
             return query.new_zeros(index.shape)
-        weight = query.new_zeros(index.shape, requires_grad=True)
-        with torch.enable_grad():
+        # Out of inference mode, where nothing has a gradient; tensors from there may
+        # enter as copies only.
+        with torch.inference_mode(False), torch.enable_grad():
+            query, rows, index, offsets = (
+                t.clone() if t is not None and t.is_inference() else t
+                for t in (query, rows, index, offsets)
+            )
+            weight = query.new_zeros(index.shape, requires_grad=True)
+            # Rows get no gradient; before torch 2.7 a bag of rows that need none has
+            # none for its weights either.
+            rows = rows.detach().requires_grad_()
             total = _weighted_sum(weight, rows, index, offsets)
-        ctx.offsets = offsets
-        return torch.autograd.grad(total, weight, query.detach())[0]
+            return torch.autograd.grad(total, weight, query.detach())[0].detach()
 
     @staticmethod
     @once_differentiable

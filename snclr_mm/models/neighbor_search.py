@@ -1,4 +1,4 @@
-"""Exact top-K search of unit rows, in a plain and in two fast versions."""
+"""Top-K search of unit rows, in a plain and in two fast versions."""
 
 import math
 import warnings
@@ -17,6 +17,8 @@ BLOCK = 16  # rows that share one maximum
 # With fewer products, or fewer rows per neighbor, the plain version is as fast
 # (measured on a CPU).
 SMALL, ROWS_PER_NEIGHBOR = 2**21, 256
+# Above it a plain search's memory counts, 4 bytes each.
+MANY = 2**26
 # Similarities held at a time: they should stay in a CPU's cache, or fill a GPU.
 CPU_CHUNK, GPU_CHUNK = 2**21, 2**24
 
@@ -37,8 +39,10 @@ def search_neighbors(
 
     A reduced precision serves to shortlist rows, which are then compared in the rows'
     own precision. In ``streaming`` the shortlist holds every row that rounding may have
-    hidden, so that the result is exact; in ``blocks`` it has 2k + 32 rows, more than
-    that within rounding of the k-th (2e-3 for float16) could hide one.
+    hidden, so that the result is exact; in ``blocks`` it has 2k + 32 rows, and where
+    more lie within rounding of the k-th (float16: at most 4e-3, typically a tenth of
+    that) one of them may take the place of another. With ``precision='float32'``
+    nothing is rounded, unless TF32 is allowed in torch.backends.cuda.matmul.
 
     Args:
         keys (Tensor): Unit rows, [m, d].
@@ -59,9 +63,13 @@ def search_neighbors(
         MemoryError: If the plain version's similarities cannot fit.
     """
     check_search(backend, precision)
+    if len(keys) == 0:
+        return keys.new_zeros(0, k), torch.zeros(0, k, dtype=torch.long).to(keys.device)
     automatic = backend == "auto"
     if automatic:
-        few = len(keys) * len(rows) < SMALL or len(rows) < ROWS_PER_NEIGHBOR * k
+        products = len(keys) * len(rows)
+        many_neighbors = len(rows) < ROWS_PER_NEIGHBOR * k and products < MANY
+        few = products < SMALL or many_neighbors
         fast = "streaming" if keys.device.type == "cpu" else "blocks"
         backend = "plain" if few else fast
     if backend == "plain":
@@ -177,7 +185,7 @@ def _search_streaming(
             bar = keys.new_full((m,), -2.0)
             if few.shape[1] >= k:
                 bar = below(few.topk(k, dim=1).values[:, -1])
-                bar = bar.nextafter(bar.new_tensor(-2.0))
+                bar = bar.nextafter(bar.new_tensor(-2.0))  # the k-th itself enters
         key, block = (blocks.amax(1) > bar).T.nonzero().unbind(1)
         if i > 0 and not exact and 2 * len(key) > m * len(blocks):
             # Rows too much alike for this precision, which then shortlists nothing.
@@ -189,8 +197,10 @@ def _search_streaming(
             inside[hit, place].to(keys.dtype),
             block[hit] * BLOCK + place + start,
         )
-        # Raise the bar whenever the rows seen have doubled.
-        if i & (i + 1) == 0 and i + 1 < len(starts):
+        # Raise the bar when the rows seen have doubled, or too many wait: in a queue
+        # whose rows come ever closer to the keys each one passes.
+        doubled = i & (i + 1) == 0
+        if (doubled or shortlist.waiting > 8 * k * m) and i + 1 < len(starts):
             best, _ = shortlist.best(k)
             bar = torch.maximum(bar, below(best[:, -1]))
             shortlist.keep(bar)
@@ -223,11 +233,13 @@ class _Shortlist:
         self.key = torch.empty(0, dtype=torch.long, device=device)
         self.score = torch.empty(0, device=device)
         self.index = self.key
+        self.waiting = 0
         self._parts = []
 
     def add(self, key: Tensor, score: Tensor, index: Tensor) -> None:
         """Take rows in, [s] each, until they are asked for."""
         self._parts.append((key, score, index))
+        self.waiting += len(key)
 
     @property
     def count(self) -> Tensor:
@@ -247,7 +259,7 @@ class _Shortlist:
             key, score, index = (torch.cat(part) for part in zip(*parts, strict=True))
             self.key, order = key.sort(stable=True)
             self.score, self.index = score[order], index[order]
-            self._parts = []
+            self._parts, self.waiting = [], 0
         count = self.count
         place = torch.arange(len(self.key), device=self.key.device)
         place -= (count.cumsum(0) - count)[self.key]

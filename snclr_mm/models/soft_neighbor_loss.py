@@ -38,9 +38,12 @@ def gather(key: Tensor, neighbor_index: Tensor) -> Gathered:
     Returns:
         Gathered: Those of all ranks, without gradient.
     """
+    keys = torch.cat(all_gather(key.detach().contiguous()))
+    if neighbor_index.shape[1] == 0:
+        return Gathered(keys, neighbor_index.new_zeros(len(keys), 0))
     # int32 halves what the ranks exchange; a queue never needs more.
-    parts = key.detach().contiguous(), neighbor_index.int().contiguous()
-    return Gathered(*(torch.cat(all_gather(part)) for part in parts))
+    index = torch.cat(all_gather(neighbor_index.int().contiguous()))
+    return Gathered(keys, index)
 
 
 def soft_neighbor_loss(
@@ -91,7 +94,9 @@ def soft_neighbor_loss(
         detach_keys (bool): Whether the keys are constants, as behind a momentum
             encoder. Defaults to True.
         gathered (Gathered, optional): What :func:`gather` made of ``key`` and
-            ``neighbor_index``, where that is already exchanged.
+            ``neighbor_index``, where that is already exchanged; it must be of these
+            very tensors. With ``detach_keys=False`` keys are gathered once more, for
+            their gradient.
         backend (str): How D is computed.
 
             - ``plain``: as it is written, all N(K + 1) logits of an image in one row.

@@ -132,7 +132,8 @@ def test_equals_stock_on_a_gpu_without_waiting():
         finally:
             torch.cuda.set_sync_debug_mode("default")
         stock.update_parameters(model)
-        assert_same(ours, stock)
+        # The momentum's last bit: stock takes the cosine on the GPU.
+        torch.testing.assert_close(ours.state_dict(), stock.state_dict())
 
 
 def test_needs_the_length_of_training():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -63,6 +65,17 @@ def test_reduced_precision_of_the_products(dtype):
     exact, reduced = (torch.autograd.grad(v.sum(), query)[0] for v in values)
     assert (reduced - exact).norm() < 0.01 * exact.norm()
     assert not torch.equal(values[0], values[1])
+
+
+def test_many_equal_terms_in_half_precision():
+    # All terms are 1: float16 could not hold the sum of all rows.
+    rows = torch.ones(100_000, 1)
+    query = torch.ones(2, 1, requires_grad=True)
+    value = log_denominator(query, rows, 1.0, dtype=torch.float16)
+    torch.testing.assert_close(value, torch.full((2,), 1 + math.log(100_000)))
+    torch.testing.assert_close(
+        torch.autograd.grad(value.sum(), query)[0], torch.ones(2, 1)
+    )
 
 
 def test_without_gradient_nothing_is_kept():

@@ -16,6 +16,14 @@ def test_equals_gathering(n, K, R, d):
     assert torch.autograd.gradcheck(neighbor_products, (query, rows, index))
 
 
+def test_inference_mode():
+    query, rows, index = torch.randn(3, 4), torch.randn(9, 4), torch.randint(9, (3, 2))
+    expected = neighbor_products(query, rows, index)
+    with torch.inference_mode():
+        values = neighbor_products(query.clone(), rows.clone(), index.clone())
+    torch.testing.assert_close(values, expected)
+
+
 def test_different_numbers_of_neighbors():
     query = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     rows, index = torch.randn(7, 3).double(), torch.randint(7, (6,))

@@ -93,6 +93,40 @@ def test_shortlists_that_are_too_short_are_searched_again(monkeypatch):
     assert searched == [(8, torch.bfloat16), (1, torch.float32)]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rows_that_come_ever_closer_do_not_pile_up(precision, monkeypatch):
+    # As in a queue whose features drift: each chunk beats all chunks before it.
+    key = unit(32)
+    rows = unit(8000, 32, seed=1)
+    rows = rows[(rows @ key).argsort()]
+    keys = F.normalize(key + 0.01 * unit(16, 32, seed=2), dim=1)
+    monkeypatch.setattr(neighbor_search, "CPU_CHUNK", 16 * 250)
+    waiting = []
+    original = neighbor_search._Shortlist.add
+
+    def recorded(self, *args):
+        original(self, *args)
+        waiting.append(self.waiting)
+
+    monkeypatch.setattr(neighbor_search._Shortlist, "add", recorded)
+    k = 5
+    check(keys, rows, k, *search_neighbors(keys, rows, k, "streaming", precision))
+    assert max(waiting) <= 8 * k * 16 + 16 * 256  # one chunk more than the limit
+
+
+def test_no_keys_and_keys_that_are_not_numbers():
+    rows = unit(5000, 8)
+    for backend in ("auto", "plain", "streaming", "blocks"):
+        similarity, index = search_neighbors(rows[:0], rows, 3, backend)
+        assert similarity.shape == index.shape == (0, 3)
+        keys = unit(4, 8, seed=1)
+        expected = search_neighbors(keys[1:], rows, 3, backend)
+        keys[0] = torch.nan
+        similarity, index = search_neighbors(keys, rows, 3, backend)
+        torch.testing.assert_close(similarity[1:], expected[0])
+        assert (index >= 0).all() and (index < len(rows)).all()
+
+
 def test_double_precision_stays():
     keys, rows = unit(3, 8).double(), unit(400, 8, seed=1).double()
     for backend in ("plain", "streaming", "blocks"):
@@ -116,7 +150,10 @@ def test_auto_chooses_by_size(monkeypatch):
     search_neighbors(keys, unit(1000, 8), 10)
     search_neighbors(keys, unit(2**17, 8), 10)
     search_neighbors(keys, unit(2**15, 8), 2**14)  # most rows: nothing to shortlist
-    assert used == ["_search_plain", "_search_streaming", "_search_plain"]
+    monkeypatch.setattr(neighbor_search, "MANY", 64 * 2**15)
+    search_neighbors(keys, unit(2**15, 8), 200)  # but a plain search would be too large
+    names = ["_search_plain", "_search_streaming", "_search_plain", "_search_streaming"]
+    assert used == names
 
 
 def test_a_search_that_fails_falls_back_with_one_warning(monkeypatch):

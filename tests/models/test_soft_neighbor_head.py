@@ -178,6 +178,29 @@ def test_keys_and_indices_are_exchanged_once():
     torch.testing.assert_close(features, F.normalize(expected, dim=1))
 
 
+def warm_up_rank(rank):
+    """What is gathered without neighbors, and their loss."""
+    sent = []
+    original = torch.distributed.all_gather
+
+    def recorded(outputs, tensor, *args, **kwargs):
+        sent.append(tuple(tensor.shape))
+        return original(outputs, tensor, *args, **kwargs)
+
+    torch.distributed.all_gather = recorded
+    head = make_head(predictor=None, temperature=0.3)
+    y = torch.randn(2, 12, D, generator=torch.Generator().manual_seed(0))
+    y_1, y_2 = y[:, 6 * rank : 6 * rank + 6]
+    return sent, head.loss(y_1, y_2), F.normalize(y, dim=2)
+
+
+def test_without_neighbors_keys_alone_are_exchanged():
+    (sent, loss, y), (_, other, _) = run_on_ranks(2, warm_up_rank)
+    assert sent == [(6, D)]
+    expected = F.cross_entropy(y[0] @ y[1].T / 0.3, torch.arange(12))
+    torch.testing.assert_close((loss + other) / 2, expected)
+
+
 def test_gradient_through_the_positiveness():
     y_1, y_2, rows = torch.randn(6, D), torch.randn(6, D), torch.randn(40, D)
     gradients = {}

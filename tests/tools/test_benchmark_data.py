@@ -1,8 +1,8 @@
 import json
 
+import benchmark_data
 import pytest
 import torch
-from benchmarks import benchmark_data
 
 
 def test_small_run(tmp_path, capsys, monkeypatch):

@@ -1,7 +1,7 @@
 import json
 
+import benchmark_evaluation
 import pytest
-from benchmarks import benchmark_evaluation
 
 
 def test_small_features(tmp_path, capsys, monkeypatch):

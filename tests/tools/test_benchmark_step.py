@@ -1,8 +1,8 @@
 import json
 
+import benchmark_step
 import pytest
 import torch
-from benchmarks import benchmark_step
 
 SMALL = "--device=cpu --batch=4 --image-size=32 --iterations=2 --queue-length=32"
 

@@ -252,6 +252,7 @@ def main(argv: list[str] | None = None) -> dict:
             )
     record = {**machine("cpu"), "measured": measured, "computed": computed}
     write(args.out, record)
+    print(f"\n{args.out}")
     return record
 
 

@@ -207,15 +207,18 @@ def measure_case(case: tuple, photos: list[Path], folder: Path, args) -> dict:
         steps[side] = partial(preprocessor, batch, True)
     on_device = medians(steps, args.repeats, args.device)
     result = {"name": name}
-    for side, (data, preprocessor) in sides.items():
+    for side, (data, _) in sides.items():
         result[side] = {
             "worker": len(data) / loading[side],
             "device": args.batch / on_device[side],
         }
-        if args.workers:
-            epoch = partial(run_epoch, data, preprocessor, args)
-            rates = [epoch() for _ in range(min(3, args.repeats))]
-            result[side]["loader"] = statistics.median(rates)
+    if args.workers:
+        rates = {side: [] for side in SIDES}
+        for _ in range(min(2, args.repeats)):
+            for side, (data, preprocessor) in sides.items():
+                rates[side].append(run_epoch(data, preprocessor, args))
+        for side in SIDES:
+            result[side]["loader"] = statistics.median(rates[side])
     for side in SIDES:
         parts = result[side]
         # One core that does everything: what a machine without a GPU gets of it.
@@ -229,22 +232,25 @@ def measure_case(case: tuple, photos: list[Path], folder: Path, args) -> dict:
 def run_epoch(data: Dataset, preprocessor: torch.nn.Module, args) -> float:
     """Images/s from files to normalized views on the device, workers running."""
     warm_up = 2 * args.workers
+    # Many times what the workers have ready when the clock starts.
+    batches = max(args.batches, 8 * args.workers)
+    size = min(args.batch, 64)
     loader = DataLoader(
-        Repeated(data, (warm_up + args.batches) * args.batch),
-        args.batch,
+        Repeated(data, (warm_up + batches) * size),
+        size,
         num_workers=args.workers,
         collate_fn=default_collate,
         pin_memory=args.device.startswith("cuda"),
     )
-    batches = iter(loader)
+    iterator = iter(loader)
     for _ in range(warm_up):
-        preprocessor(next(batches), True)
+        preprocessor(next(iterator), True)
 
     def rest() -> None:
-        for batch in batches:
+        for batch in iterator:
             preprocessor(batch, True)
 
-    return args.batches * args.batch / seconds(rest, args.device)
+    return batches * size / seconds(rest, args.device)
 
 
 def measure_decoders(photos: list[Path], repeats: int) -> dict[str, dict]:
@@ -399,6 +405,7 @@ def main(argv: list[str] | None = None) -> dict:
         }
     report(record, args)
     write(args.out, record)
+    print(f"\n{args.out}")
     far = [row for row in record["agreement"] if abs(row["standard_errors"]) > 4.5]
     if far:
         raise SystemExit(f"The augmentation differs from MMCV's: {far}")

@@ -108,9 +108,7 @@ class Batch:
         self.key = [draw(n) for _ in range(2)]
         self.other_key = [draw(N - n) for _ in range(2)]
         # What the other ranks found: rows near their keys would be as many.
-        self.other_index = [
-            self._search(key, K, Q).int() for key in self.other_key
-        ]  # fmt: skip
+        self.other_index = [self._search(key, K, Q).int() for key in self.other_key]
 
     def _normal(self, *shape, device) -> Tensor:
         return torch.randn(*shape, generator=self.generator, device=device)
@@ -175,8 +173,8 @@ class Direct:
         ]
 
     @staticmethod
-    def bytes(n, N, K, Q, d) -> int:
-        """Rough peak of one view: similarities; gathered rows, logits, gradients."""
+    def estimate(n, N, K, Q, d) -> int:
+        """Rough peak bytes of one view: similarities; gathered rows, logits."""
         return 4 * max(2 * n * Q, 3 * n * N * (K + 1)) + 12 * N * (K + 1) * d
 
     def loss(self) -> Tensor:
@@ -300,7 +298,7 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
     batch = Batch(**size, args=args)
     head = make_head(batch, size["K"], args)
     ways = {}
-    if Direct.bytes(**size) < args.max_gib * 2**30:
+    if Direct.estimate(**size) < args.max_gib * 2**30:
         ways["authors"] = Direct(batch, head, True, args)
         ways["direct"] = Direct(batch, head, False, args)
     if size["K"] == 0:
@@ -360,9 +358,12 @@ def check(ways, step, head, batch, reduced: bool) -> dict | None:
         gradients = [*(y.grad for y in batch.y), *(p.grad for p in own.parameters())]
         values[name] = [loss, *(g.clone() for g in gradients if g is not None)]
     direct = values.pop("direct")
+    if any(value.isnan().any() for mine in values.values() for value in mine):
+        raise SystemExit("A loss or gradient is not a number.")
     errors = {
         name: max(
-            float((a - b).norm() / b.norm()) for a, b in zip(mine, direct, strict=True)
+            float((a - b).norm() / b.norm().clamp(min=1e-6))
+            for a, b in zip(mine, direct, strict=True)
         )
         for name, mine in values.items()
     }
@@ -390,6 +391,7 @@ def main(argv: list[str] | None = None) -> dict:
     for size in args.sizes:
         row = compare(size, args)
         record["results"].append(row)
+        write(args.out, record)
         text = "".join(
             f"{size[k]:{w}}" for k, w in zip("nNKQd", (5, 7, 5, 9, 5), strict=True)
         )
@@ -403,7 +405,7 @@ def main(argv: list[str] | None = None) -> dict:
             text = ""
         if args.device.startswith("cuda"):
             torch.cuda.empty_cache()
-    write(args.out, record)
+    print(f"\n{args.out}")
     return record
 
 

@@ -129,7 +129,6 @@ def peak_bytes(function: Callable, device: str) -> int:
 
 
 def write(path: Path, record: dict) -> None:
-    """Write the record as JSON, and say where."""
+    """Write the record as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\n{path}")
