@@ -33,7 +33,7 @@ EXTRAS = {
     "timm": ["timm>=1.0"],
     # The linear probes, pictures and TensorBoard scalars of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
-    "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12"],
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12"],
 }
 
 setup(

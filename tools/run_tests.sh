@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Set up and test; options are pytest's.
+# Set up and test, a process per core, four at most; options are pytest's.
 set -euo pipefail
 DOWNSTREAM=1
 . "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+exec python -m pytest -n logical --maxprocesses 4 --dist worksteal "$@"
