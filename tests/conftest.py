@@ -2,7 +2,7 @@ import os
 
 # Nothing may install itself while tests run (mmengine's get_config would).
 os.environ["PIP_NO_INDEX"] = "1"
-# Beside another worker: one thread each, also in what tests start, and ports of its own.
+# Beside another worker: one thread, also in what tests start, and ports of its own.
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("PORT", str(29500 + 10 * int(worker.removeprefix("gw"))))
