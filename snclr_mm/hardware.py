@@ -54,7 +54,7 @@ def check_memory(needed: int, device: torch.device, what: str, advice: str) -> N
     """
     if needed < SMALL_BYTES:
         return
-    free = free_bytes(torch.device(device))
+    free = free_bytes(device)
     if free is not None and needed > free:
         raise MemoryError(
             f"{what} needs about {needed / 2**30:.1f} GiB on {device}, which has "

@@ -8,7 +8,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
-from tiny import build_runner, tiny_config
+from tiny import FIXED_VIEWS, build_runner, tiny_config
 
 DIAGNOSTICS = (
     "OnlineLinearProbeHook",
@@ -217,15 +217,7 @@ def comparable(world_size):
         "train_dataloader__batch_size": 12 // world_size,
         "train_dataloader__dataset__indices": 48,
         "train_dataloader__sampler__shuffle": False,
-        "train_dataloader__dataset__pipeline": [
-            dict(type="LoadImage"),
-            dict(
-                type="MultiView",
-                num_views=[1, 1],
-                transforms=[[], [dict(type="RandomFlip", prob=1.0)]],
-            ),
-            dict(type="PackInputs"),
-        ],
+        "train_dataloader__dataset__pipeline": FIXED_VIEWS,
         "optim_wrapper__optimizer": dict(_delete_=True, type="SGD", lr=0.1),
         "model__backbone__norm_cfg": group_norm,
         **{f"model__neck__{k}": v for k, v in no_norm.items()},

@@ -16,6 +16,17 @@ from snclr_mm.engine import (
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
 
+#: A pipeline without chance, so that runs can be compared.
+FIXED_VIEWS = [
+    dict(type="LoadImage"),
+    dict(
+        type="MultiView",
+        num_views=[1, 1],
+        transforms=[[], [dict(type="RandomFlip", prob=1.0)]],
+    ),
+    dict(type="PackInputs"),
+]
+
 
 def tiny_config(data_root, work_dir, **overrides):
     """A config that trains 4 iterations per epoch on 64 images, without evaluation.

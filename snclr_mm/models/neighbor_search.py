@@ -1,17 +1,17 @@
 """Top-K search of unit rows, in a plain and in two fast versions."""
 
 import math
-import warnings
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..hardware import check_memory, has_fast_bfloat16
+from .backends import check_backend, fall_back
 from .neighbor_products import neighbor_products
 
 BACKENDS = ("auto", "plain", "streaming", "blocks")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 BLOCK = 16  # rows that share one maximum
 # With fewer products, or fewer rows per neighbor, the plain version is as fast
@@ -74,30 +74,18 @@ def search_neighbors(
         backend = "plain" if few else fast
     if backend == "plain":
         return _search_plain(keys, rows, k)
-    search = _search_streaming if backend == "streaming" else _search_blocks
-    try:
-        return search(keys, rows, k, _first_look(rows, precision))
-    except RuntimeError as error:
-        if not automatic or isinstance(error, torch.OutOfMemoryError):
-            raise
-        warnings.warn(
-            f"The {backend} neighbor search failed, the plain one goes on: {error}",
-            stacklevel=2,
-        )
-        return _search_plain(keys, rows, k)
+    version = _search_streaming if backend == "streaming" else _search_blocks
+    search = partial(version, keys, rows, k, _first_look(rows, precision))
+    if not automatic:
+        return search()
+    return fall_back(
+        f"{backend} neighbor search", search, partial(_search_plain, keys, rows, k)
+    )
 
 
 def check_search(backend: str, precision: str) -> None:
     """Raise ValueError unless both are known."""
-    for name, value, allowed in (
-        ("backend", backend, BACKENDS),
-        ("precision", precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise ValueError(
-                f"{name}={value!r} is unknown: use one of {allowed} (config key "
-                f"model.head.queue.search_{name})."
-            )
+    check_backend(backend, precision, BACKENDS, "model.head.queue.search_")
 
 
 def _first_look(rows: Tensor, precision: str) -> torch.dtype:

@@ -1,7 +1,7 @@
 """The SNCLR objective as a pure function (Ge et al., ICLR 2023, method section)."""
 
 import math
-import warnings
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,12 +10,12 @@ from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor
 
 from ..hardware import check_memory
+from .backends import check_backend, fall_back
 from .log_denominator import log_denominator
 from .neighbor_products import neighbor_products
 
 OBJECTIVES = ("log_of_sum", "sum_of_logs")
 BACKENDS = ("auto", "plain", "streaming")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 # Below this many logits the plain version is faster (measured).
 SMALL = 2**18
@@ -170,17 +170,11 @@ def _log_d(
     if automatic:
         few = len(z) * (len(y) + index.numel()) < SMALL
         backend = "plain" if few else "streaming"
+    plain = partial(_log_d_plain, z, y, candidates, index, temperature)
+    streaming = partial(_log_d_streaming, z, y, candidates, index, temperature, dtype)
     if backend == "plain":
-        return _log_d_plain(z, y, candidates, index, temperature)
-    try:
-        return _log_d_streaming(z, y, candidates, index, temperature, dtype)
-    except RuntimeError as error:
-        if not automatic or isinstance(error, torch.OutOfMemoryError):
-            raise
-        warnings.warn(
-            f"The streaming loss failed, the plain one goes on: {error}", stacklevel=3
-        )
-        return _log_d_plain(z, y, candidates, index, temperature)
+        return plain()
+    return fall_back("streaming loss", streaming, plain) if automatic else streaming()
 
 
 def _log_d_plain(
@@ -259,15 +253,7 @@ def check_objective(objective: str) -> None:
 
 def check_loss(backend: str, precision: str) -> None:
     """Raise ValueError unless both are known."""
-    for name, value, allowed in (
-        ("backend", backend, BACKENDS),
-        ("precision", precision, PRECISIONS),
-    ):
-        if value not in allowed:
-            raise ValueError(
-                f"{name}={value!r} is unknown: use one of {allowed} (config key "
-                f"model.head.{name})."
-            )
+    check_backend(backend, precision, BACKENDS, "model.head.")
 
 
 def check_positive(name: str, value: float) -> None:

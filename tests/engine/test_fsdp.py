@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from ranks import run_on_ranks
-from tiny import REPOSITORY, build_runner, tiny_config
+from tiny import FIXED_VIEWS, REPOSITORY, build_runner, tiny_config
 
 from snclr_mm.models import NeighborQueue
 
@@ -34,15 +34,7 @@ VIT = dict(
 DATA = dict(
     train_dataloader__batch_size=10,
     train_dataloader__dataset__indices=80,
-    train_dataloader__dataset__pipeline=[
-        dict(type="LoadImage"),
-        dict(
-            type="MultiView",
-            num_views=[1, 1],
-            transforms=[[], [dict(type="RandomFlip", prob=1.0)]],
-        ),
-        dict(type="PackInputs"),
-    ],
+    train_dataloader__dataset__pipeline=FIXED_VIEWS,
     train_cfg__max_epochs=2,
     # Rounding is all the gradient that a key's bias has; AdamW would scale it up.
     optim_wrapper__optimizer__eps=1e-3,

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 from ranks import run_on_ranks
-from tiny import build_runner, tiny_config
+from tiny import FIXED_VIEWS, build_runner, tiny_config
 
 from snclr_mm.engine import NeighborQueueHook
 from snclr_mm.models import NeighborQueue
@@ -372,15 +372,7 @@ def train_rank(rank, data_root, work_dir, world_size, overrides, **hooks):
         train_dataloader__dataset__indices=48,
         train_dataloader__sampler__shuffle=False,
         # The same views on every rank, so that runs can be compared.
-        train_dataloader__dataset__pipeline=[
-            dict(type="LoadImage"),
-            dict(
-                type="MultiView",
-                num_views=[1, 1],
-                transforms=[[], [dict(type="RandomFlip", prob=1.0)]],
-            ),
-            dict(type="PackInputs"),
-        ],
+        train_dataloader__dataset__pipeline=FIXED_VIEWS,
         # Batch statistics would differ between 12 images and 2 x 6.
         **norm_free(),
         **overrides,

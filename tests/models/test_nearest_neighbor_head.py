@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ranks import run_on_ranks
+from spies import spy_on_gathering
 from test_soft_neighbor_head import D, predictor
 
 from snclr_mm.models import NearestNeighborHead
@@ -47,21 +48,15 @@ def test_bad_config():
 
 def one_rank(rank, world_size):
     """Mean loss of 6 images shared by the ranks, and how many values were gathered."""
-    sent = []
-    original = torch.distributed.all_gather
-
-    def recorded(outputs, tensor, *args, **kwargs):
-        sent.append(tuple(tensor.shape))
-        return original(outputs, tensor, *args, **kwargs)
-
-    torch.distributed.all_gather = recorded
+    sent = spy_on_gathering()
     g = torch.Generator().manual_seed(0)
     head = make_head(predictor=None, temperature=0.3)
     rows = torch.randn(40, D, generator=g)
     head.queue.enqueue(rows.chunk(world_size)[rank])
     sent.clear()
     y_1, y_2 = (y.chunk(world_size)[rank] for y in torch.randn(2, 6, D, generator=g))
-    return head.loss(y_1, y_2), sent
+    loss = head.loss(y_1, y_2)
+    return loss, [tuple(tensor.shape) for tensor in sent]
 
 
 def test_ranks_exchange_keys_and_rows_numbers_only():

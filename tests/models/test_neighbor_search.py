@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spies import spy_on
 
 from snclr_mm.models import neighbor_search
 from snclr_mm.models.neighbor_search import search_neighbors
@@ -136,16 +137,8 @@ def test_double_precision_stays():
 
 
 def test_auto_chooses_by_size(monkeypatch):
-    used = []
-    for name in ("_search_plain", "_search_streaming"):
-        original = getattr(neighbor_search, name)
-        monkeypatch.setattr(
-            neighbor_search,
-            name,
-            lambda *args, name=name, original=original: (
-                used.append(name) or original(*args)
-            ),
-        )
+    versions = ("_search_plain", "_search_streaming")
+    used = spy_on(monkeypatch, neighbor_search, *versions)
     keys = unit(64, 8)
     search_neighbors(keys, unit(1000, 8), 10)
     search_neighbors(keys, unit(2**17, 8), 10)

@@ -8,6 +8,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmpretrain.registry import MODELS
 from naive import naive_loss
 from ranks import run_on_ranks
+from spies import spy_on_gathering
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -144,14 +145,7 @@ def test_a_neck_of_ones_own_gets_the_neighbors():
 
 def exchanged_rank(rank):
     """Bytes that one step's forward pass and commit send, and the queue after it."""
-    sent = []
-    original = torch.distributed.all_gather
-
-    def recorded(outputs, tensor, *args, **kwargs):
-        sent.append(tensor.numel() * tensor.element_size())
-        return original(outputs, tensor, *args, **kwargs)
-
-    torch.distributed.all_gather = recorded
+    sent = spy_on_gathering()
     head = make_head()
     head.queue.enqueue(torch.randn(20, D, generator=torch.Generator().manual_seed(0)))
     g = torch.Generator().manual_seed(1 + rank)
@@ -163,7 +157,8 @@ def exchanged_rank(rank):
     head.loss(y_2, key_1, neighbors_1)
     head.queue.commit()
     rows = torch.stack([key_2, key_1]).float()
-    return sum(sent), len(sent), head.queue.features[40:64], rows
+    size = sum(tensor.numel() * tensor.element_size() for tensor in sent)
+    return size, len(sent), head.queue.features[40:64], rows
 
 
 def test_keys_and_indices_are_exchanged_once():
@@ -180,18 +175,12 @@ def test_keys_and_indices_are_exchanged_once():
 
 def warm_up_rank(rank):
     """What is gathered without neighbors, and their loss."""
-    sent = []
-    original = torch.distributed.all_gather
-
-    def recorded(outputs, tensor, *args, **kwargs):
-        sent.append(tuple(tensor.shape))
-        return original(outputs, tensor, *args, **kwargs)
-
-    torch.distributed.all_gather = recorded
+    sent = spy_on_gathering()
     head = make_head(predictor=None, temperature=0.3)
     y = torch.randn(2, 12, D, generator=torch.Generator().manual_seed(0))
     y_1, y_2 = y[:, 6 * rank : 6 * rank + 6]
-    return sent, head.loss(y_1, y_2), F.normalize(y, dim=2)
+    loss = head.loss(y_1, y_2)
+    return [tuple(t.shape) for t in sent], loss, F.normalize(y, dim=2)
 
 
 def test_without_neighbors_keys_alone_are_exchanged():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from naive import naive_loss
 from ranks import run_on_ranks
+from spies import spy_on
 
 from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
 
@@ -264,16 +265,7 @@ def test_reduced_precision_of_other_images_neighbors():
 
 
 def test_auto_is_plain_for_few_logits_and_streams_many(monkeypatch):
-    used = []
-    for name in ("_log_d_plain", "_log_d_streaming"):
-        original = getattr(module, name)
-        monkeypatch.setattr(
-            module,
-            name,
-            lambda *args, name=name, original=original: (
-                used.append(name) or original(*args)
-            ),
-        )
+    used = spy_on(monkeypatch, module, "_log_d_plain", "_log_d_streaming")
     losses = []
     for n in (8, 256):
         inputs = make(n=n, K=10, Q=500, d=8)

@@ -55,7 +55,8 @@ def test_targets_of_the_other_benchmarks(tmp_path, capsys):
     ]  # fmt: skip
     step = dict(
         device="cpu", cpu="some CPU", backbone="resnet18", batch=8, image_size=32,
-        precision="fp32", queue_length=64, results=steps,
+        precision="fp32", queue_length=64, threads=1, results=steps,
+        command="python benchmark_step.py",
     )  # fmt: skip
     rates = [dict(worker=w, device=w, loader=w) for w in (100, 250)]
     data = dict(workers=2, cases=[{"name": "A", "MMCV": rates[0], "gpu-aug": rates[1]}])

@@ -162,7 +162,8 @@ def step_lines(record: dict) -> list[str]:
         rows.append([name, *times, f"{row['ratio']:.3f}", memory])
     text = (
         f"{record['backbone']}, {record['batch']} images of {record['image_size']} px, "
-        f"{record['precision']}, Q = {record['queue_length']}"
+        f"{record['precision']}, Q = {record['queue_length']}, {record['threads']} "
+        f"threads: `{record['command']}`"
     )
     return [text, "", *table(["", "ms", "quartiles", "/ MoCoV3", "GiB"], rows)]
 

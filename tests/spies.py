@@ -1,0 +1,30 @@
+"""Watch what is called, without changing what it does."""
+
+import torch
+
+
+def spy_on(monkeypatch, module, *names):
+    """Names of the module's functions, in the order they are called; filled later."""
+    called = []
+    for name in names:
+        original = getattr(module, name)
+
+        def spy(*args, name=name, original=original):
+            called.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, spy)
+    return called
+
+
+def spy_on_gathering():
+    """Tensors that this process sends in ``all_gather``, from now until it ends."""
+    sent = []
+    original = torch.distributed.all_gather
+
+    def spy(outputs, tensor, *args, **kwargs):
+        sent.append(tensor)
+        return original(outputs, tensor, *args, **kwargs)
+
+    torch.distributed.all_gather = spy
+    return sent
