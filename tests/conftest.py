@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from command import SMALL_PICTURES, tool
+from helpers.command import SMALL_PICTURES, tool
+from helpers.tiny import REPOSITORY
 from mmengine.registry import init_default_scope
-from tiny import REPOSITORY
 
 import snclr_mm  # noqa: F401
 

@@ -11,14 +11,14 @@ import make_semi_supervised_splits as splits
 import numpy as np
 import pytest
 import torch
-from command import tool
+from helpers.command import tool
+from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
-from tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 
-from snclr_mm.engine import check_pretrained
+from snclr_mm.cli import check_pretrained
 
 FOLDER = REPOSITORY / "configs/benchmarks/classification"
 CONFIGS = sorted(FOLDER.rglob("*.py"))

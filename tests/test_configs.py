@@ -6,11 +6,11 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from helpers.shrink import shrink
+from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import MODELS
-from shrink import shrink
-from tiny import REPOSITORY, build_runner
 
 from snclr_mm.evaluation import pool_features
 

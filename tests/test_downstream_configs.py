@@ -5,14 +5,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from downstream import lay_out, require_downstream, shrink
+from helpers.downstream import lay_out, require_downstream, shrink
+from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
 from prepare_garment_scenes import CLASSES, prepare
-from tiny import REPOSITORY, build_runner
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     check_annotations,
     check_data_roots,
     check_pretrained,

@@ -7,10 +7,10 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import MODELS
-from tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 

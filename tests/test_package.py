@@ -2,10 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import DATASETS, HOOKS, LOOPS, MODELS, TRANSFORMS
-from tiny import REPOSITORY
 
 import snclr_mm
 

@@ -31,7 +31,7 @@ from evaluate import REFERENCES
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
-from snclr_mm.engine import check_data_roots, find_config
+from snclr_mm.cli import check_data_roots, find_config
 from snclr_mm.visualization import plot_comparison
 
 REPOSITORY = Path(__file__).parents[1]

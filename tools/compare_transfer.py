@@ -27,7 +27,7 @@ import torch
 from compare import REPOSITORY, claim, run_tool
 from mmengine.config import Config, DictAction
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     check_data_roots,
     clear_pretrained,
     read_config,

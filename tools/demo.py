@@ -28,7 +28,7 @@ from mmpretrain.registry import MODELS
 from prepare_fashion_mnist import prepare
 from rich.progress import track
 
-from snclr_mm.engine import build_runner, set_dataloader_defaults
+from snclr_mm.cli import build_runner, set_dataloader_defaults
 from snclr_mm.evaluation import (
     Pixels,
     drop_equal_channels,

@@ -18,7 +18,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     add_common_arguments,
     build_runner,
     check_data_roots,

@@ -27,7 +27,7 @@ from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import Tensor, nn
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     check_data_roots,
     check_pretrained,
     find_config,

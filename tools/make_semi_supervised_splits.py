@@ -32,7 +32,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
-from snclr_mm.engine import find_config
+from snclr_mm.cli import find_config
 
 
 def read_labels(data: str, options: dict | None = None) -> dict[str, int]:

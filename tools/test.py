@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import mmengine
 from mmengine.evaluator import DumpResults
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     add_common_arguments,
     build_runner,
     check_annotations,

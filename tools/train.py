@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from snclr_mm.engine import (
+from snclr_mm.cli import (
     add_common_arguments,
     build_runner,
     check_annotations,

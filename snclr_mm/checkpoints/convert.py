@@ -17,19 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snclr_mm.engine import load_checkpoints_safely
+from snclr_mm.checkpoints.formats.detectron2_format import DETECTRON2
+from snclr_mm.checkpoints.formats.mmdet_format import MMDET
+from snclr_mm.checkpoints.formats.mmpretrain_format import MMPRETRAIN
+from snclr_mm.checkpoints.formats.mmseg_format import MMSEG
+from snclr_mm.checkpoints.formats.moco_v3_format import MOCO_V3
+from snclr_mm.checkpoints.formats.safetensors_format import SAFETENSORS
+from snclr_mm.checkpoints.formats.timm_format import TIMM
+from snclr_mm.checkpoints.formats.torchvision_format import TORCHVISION
+from snclr_mm.cli import load_checkpoints_safely
 
-from . import mmpretrain
 from .architecture import Architecture, State, ViTArchitecture, infer_architecture
-from .detectron2 import DETECTRON2
 from .format import Backbone, Format, tensors_of
-from .mmdet import MMDET
-from .mmpretrain import MMPRETRAIN
-from .mmseg import MMSEG
-from .moco_v3 import MOCO_V3
-from .safetensors import SAFETENSORS
-from .timm import TIMM
-from .torchvision import TORCHVISION
+from .formats import mmpretrain_format
 
 #: Every format by the name that tools/convert_checkpoint.py takes.
 FORMATS = {
@@ -144,7 +144,9 @@ def convert_checkpoint(
             raise ValueError(f"{source}: {backbone.renamed[name]} is not finite.")
     # Strictly into MMPretrain's model: a tensor too many or too few ends here.
     try:
-        mmpretrain.load(mmpretrain.write(state, architecture), architecture)
+        mmpretrain_format.load(
+            mmpretrain_format.write(state, architecture), architecture
+        )
     except ValueError as error:
         raise ValueError(
             f"{error}\nWith --from {source_format} {source} should hold a plain "
@@ -164,7 +166,7 @@ def convert_checkpoint(
                 expected = _features(source_format, original, architecture, picture)
             else:
                 # The source's own model has other positions.
-                resized = mmpretrain.write(state, architecture)
+                resized = mmpretrain_format.write(state, architecture)
                 expected = _features("mmpretrain", resized, architecture, picture)
             with _safe_loading(trust=False):
                 saved_again = _read(path)
@@ -239,7 +241,7 @@ def _original(
 ) -> dict[str, Any]:
     """What the source's library loads: the backbone alone, under its own names."""
     if source_format == "mmpretrain":  # the same for both branches
-        return mmpretrain.write(backbone.state, architecture)
+        return mmpretrain_format.write(backbone.state, architecture)
     return {
         old.removeprefix("module."): backbone.state[new]
         for new, old in backbone.renamed.items()

@@ -1,9 +1,8 @@
 from .coco import CocoFile, box_of, check_empty, encode_mask
-from .fast_random_resized_crop import FastRandomResizedCrop
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
-from .load_image import LoadImage
+from .transforms import FastRandomResizedCrop, LoadImage
 
 __all__ = [
     "CocoFile",

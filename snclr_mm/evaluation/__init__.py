@@ -2,7 +2,6 @@ from .collapse import feature_std, rankme
 from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
 from .few_shot_probe import few_shot_accuracies, few_shot_probe
-from .knn_loop import KNNTestLoop, KNNValLoop
 from .linear_probe import linear_probe, sweep_linear_probe
 from .multi_linear_accuracy import MultiLinearAccuracy
 from .pixels import Pixels, drop_equal_channels
@@ -14,8 +13,6 @@ from .weighted_knn import check_knn, knn_grid, weighted_knn
 __all__ = [
     "SHOTS",
     "FeatureCache",
-    "KNNTestLoop",
-    "KNNValLoop",
     "MultiLinearAccuracy",
     "Pixels",
     "Split",

@@ -4,7 +4,7 @@ from mmpretrain.models import SelfSupDataPreprocessor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from .batch_augments import build_transforms
+from snclr_mm.datasets.transforms.batch import build_transforms
 
 
 @MODELS.register_module()

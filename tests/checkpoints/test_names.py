@@ -1,8 +1,6 @@
 import torch
 
-from snclr_mm.checkpoints import (
-    timm,
-)
+from snclr_mm.checkpoints.formats import timm_format
 from snclr_mm.checkpoints.names import invert, pick, rename
 
 
@@ -20,7 +18,9 @@ def test_rename():
         "layers.7.attn.qkv.bias",
         "ln1.bias",
     ):
-        assert rename(rename(name, timm.PAIRS), invert(timm.PAIRS)) == name
+        assert (
+            rename(rename(name, timm_format.PAIRS), invert(timm_format.PAIRS)) == name
+        )
 
 
 def test_pick():

@@ -3,11 +3,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import REPOSITORY
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from tiny import REPOSITORY
 
 from snclr_mm.evaluation import linear_probe, sweep_linear_probe
 from snclr_mm.evaluation.linear_probe import DEFAULT_STRENGTH, STRENGTHS

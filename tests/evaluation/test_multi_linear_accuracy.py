@@ -1,9 +1,9 @@
 import pytest
 import torch
+from helpers.ranks import run_on_ranks
 from mmengine.evaluator import Evaluator
 from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
-from ranks import run_on_ranks
 
 FACTORS = (0.3, 1, 10)
 LABELS = [0, 0, 0, 0, 0, 0, 1, 1, 2]

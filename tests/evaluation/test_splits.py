@@ -1,6 +1,6 @@
 import pytest
+from helpers.tiny import CONFIG
 from mmengine.config import Config
-from tiny import CONFIG
 
 from snclr_mm.evaluation import build_splits
 

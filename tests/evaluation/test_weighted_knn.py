@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from naive import dot, unit
+from helpers.naive import dot, unit
 
 from snclr_mm.evaluation import knn_grid, weighted_knn
 from snclr_mm.evaluation.weighted_knn import top_k_neighbors

@@ -3,14 +3,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from helpers.ranks import run_on_ranks
+from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets.transforms import MultiView
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from ranks import run_on_ranks
 from scipy import stats
-from tiny import REPOSITORY
 
 from snclr_mm.models import AugmentDataPreprocessor
 

@@ -3,9 +3,9 @@ from copy import deepcopy
 
 import pytest
 import torch
+from helpers.models import RESNET, neck, soft_head, train
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
-from test_snclr import RESNET, neck, soft_head, train
 
 from snclr_mm.models import SNCLR
 from snclr_mm.models.compile_forward import compile_forward

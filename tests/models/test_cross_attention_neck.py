@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from naive import dot, unit
+from helpers.naive import dot, unit
 
 from snclr_mm.models import CrossAttentionNeck
 

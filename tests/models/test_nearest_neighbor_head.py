@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ranks import run_on_ranks
-from spies import spy_on_gathering
-from test_soft_neighbor_head import D, predictor
+from helpers.models import D, predictor
+from helpers.ranks import run_on_ranks
+from helpers.spies import spy_on_gathering
 
 from snclr_mm.models import NearestNeighborHead
 

@@ -3,9 +3,9 @@ from collections import deque
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.ranks import run_on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ranks import run_on_ranks
 
 from snclr_mm.models import NeighborQueue
 

@@ -3,9 +3,9 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.spies import spy_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spies import spy_on
 
 from snclr_mm.models import neighbor_search
 from snclr_mm.models.neighbor_search import search_neighbors

@@ -1,73 +1,16 @@
 import pytest
 import torch
+from helpers.models import RESNET, VIT, D, neck, predictor, soft_head, train
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
-from test_soft_neighbor_head import D, predictor
 
 from snclr_mm.models import SNCLR
-
-RESNET = dict(
-    type="ResNet_CIFAR",
-    depth=18,
-    num_stages=1,
-    stem_channels=8,
-    base_channels=8,
-    strides=(2,),
-    dilations=(1,),
-    out_indices=(0,),
-)
-VIT = dict(
-    type="MoCoV3ViT",
-    arch=dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16),
-    img_size=16,
-    patch_size=8,
-    stop_grad_conv1=True,
-)
-
-
-def neck(**changes):
-    cfg = dict(
-        type="NonLinearNeck",
-        in_channels=8,
-        hid_channels=16,
-        out_channels=D,
-        norm_cfg=dict(type="BN1d"),
-    )
-    return {**cfg, **changes}
-
-
-def soft_head(**changes):
-    cfg = dict(
-        type="SoftNeighborHead",
-        predictor=predictor(),
-        queue=dict(type="NeighborQueue", length=64, dim=D),
-        num_neighbors=5,
-        temperature=0.2,
-    )
-    return {**cfg, **changes}
 
 
 @pytest.fixture(autouse=True)
 def message_hub():
     """CosineEMA reads the length of training from here."""
     MessageHub.get_instance("test_snclr").update_info("max_iters", 100)
-
-
-def train(model, steps, images, size=16):
-    generator = torch.Generator().manual_seed(1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    losses = []
-    for _ in range(steps):
-        shape = (2, images, 3, size, size)
-        views = list(torch.randn(shape, generator=generator))
-        outputs = model.loss(views, None)
-        optimizer.zero_grad()
-        outputs["loss"].backward()
-        optimizer.step()
-        if hasattr(model.head, "queue"):
-            assert model.head.queue.commit()
-        losses.append(outputs["loss"].item())
-    return losses, outputs
 
 
 @pytest.mark.parametrize("backbone", [RESNET, VIT], ids=["resnet", "vit"])

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.models import D, predictor
+from helpers.naive import naive_loss
+from helpers.ranks import run_on_ranks
+from helpers.spies import spy_on_gathering
 from mmengine.dist import get_rank, get_world_size
 from mmpretrain.registry import MODELS
-from naive import naive_loss
-from ranks import run_on_ranks
-from spies import spy_on_gathering
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from snclr_mm.models import CrossAttentionNeck, SoftNeighborHead
 
-D = 8
 NAMES = ("loss", "grad_z", "grad_y1")
 
 
@@ -24,18 +24,6 @@ class IdentityPredictor(nn.Module):
 
     def forward(self, x):
         return x
-
-
-def predictor():
-    return dict(
-        type="NonLinearNeck",
-        in_channels=D,
-        hid_channels=16,
-        out_channels=D,
-        with_avg_pool=False,
-        with_last_bn=False,
-        norm_cfg=dict(type="BN1d"),
-    )
 
 
 def make_head(**changes):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from naive import naive_loss
-from ranks import run_on_ranks
-from spies import spy_on
+from helpers.naive import naive_loss
+from helpers.ranks import run_on_ranks
+from helpers.spies import spy_on
 
 from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
 

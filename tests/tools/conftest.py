@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from command import tool
-from downstream import require_downstream
+from helpers.command import tool
+from helpers.downstream import require_downstream
+from helpers.tiny import REPOSITORY
 from prepare_garment_scenes import prepare
-from tiny import REPOSITORY
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from compare_transfer import (
     parse_args,
     train,
 )
-from tiny import REPOSITORY
+from helpers.tiny import REPOSITORY
 
 CONFIG = (
     "configs/benchmarks/mmsegmentation/garment-scenes/"

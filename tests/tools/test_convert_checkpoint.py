@@ -2,7 +2,7 @@ import convert_checkpoint
 import pytest
 import timm
 import torch
-from command import tool
+from helpers.command import tool
 from mmpretrain.models import VisionTransformer
 
 

@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from command import tool
-from tiny import REPOSITORY
+from helpers.command import tool
+from helpers.tiny import REPOSITORY
 
 DETECTION = REPOSITORY / "configs/benchmarks/mmdetection"
 SHORT = [

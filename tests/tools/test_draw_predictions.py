@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from command import tool
 from draw_predictions import parse_args, repeat, tile
-from tiny import REPOSITORY
+from helpers.command import tool
+from helpers.tiny import REPOSITORY
 
 CONFIGS = {
     "masks": "mmdetection/garment-scenes/"

@@ -6,12 +6,12 @@ import evaluate
 import numpy as np
 import pytest
 import torch
-from command import tool
+from helpers.command import tool
+from helpers.tiny import CONFIG, REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
-from tiny import CONFIG, REPOSITORY
 
 BASELINES = REPOSITORY / "configs/baselines"
 MOCOV3 = BASELINES / "mocov3_resnet-tiny_1xb128_fashion-mnist.py"

@@ -4,11 +4,11 @@ import socket
 import threading
 
 import pytest
-from command import run
+from helpers.command import run
+from helpers.ranks import run_on_ranks
+from helpers.tiny import CONFIG, REPOSITORY, build_runner
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from ranks import run_on_ranks
-from tiny import CONFIG, REPOSITORY, build_runner
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from collections import Counter
 
 import make_semi_supervised_splits as splits
 import pytest
+from helpers.tiny import CONFIG
 from mmpretrain.registry import DATASETS
-from tiny import CONFIG
 
 
 @pytest.fixture

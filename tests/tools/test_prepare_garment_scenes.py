@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import prepare_garment_scenes
 import pytest
-from command import tool
+from helpers.command import tool
 from prepare_garment_scenes import CLASSES, enlarge, prepare
 
 

@@ -2,9 +2,9 @@ import mmcv
 import numpy as np
 import prepare_stl10
 import pytest
+from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
-from tiny import REPOSITORY
 
 CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_stl10.py"
 

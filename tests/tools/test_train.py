@@ -6,8 +6,8 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
-from command import SMALL_PICTURES, run, tool
-from tiny import CONFIG
+from helpers.command import SMALL_PICTURES, run, tool
+from helpers.tiny import CONFIG
 
 # MMPretrain's own tools and configs, as its wheel ships them.
 MIM = Path(mmpretrain.__file__).parent / ".mim"

@@ -1,0 +1,135 @@
+import ast
+from pathlib import Path
+from typing import Any
+
+from mmengine.registry import init_default_scope
+from mmpretrain.models import MoCoV3ViT, VisionTransformer
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from snclr_mm.checkpoints.architecture import Architecture, State, load_exactly
+from snclr_mm.checkpoints.format import Backbone, Format, tensors_of
+from snclr_mm.checkpoints.names import pick, translate
+
+#: Where SNCLR and MoCoV3, BYOL, and MoCo keep the momentum encoder's backbone.
+MOMENTUM = (
+    "momentum_encoder.module.0.",
+    "target_net.module.0.",
+    "encoder_k.module.0.",
+)
+PREFIX = "backbone."
+
+
+def read(checkpoint: dict, branch: str) -> Backbone:
+    """Read what MMEngine saved: this project's, MMPretrain's or MMSelfSup's models.
+
+    Args:
+        checkpoint (dict): With or without ``state_dict`` and ``meta``.
+        branch (str): 'online' or 'momentum'.
+
+    Raises:
+        ValueError: If there is no such branch, or the checkpoint's config has a setting
+            of the backbone that other libraries' models do not have.
+    """
+    tensors = tensors_of(checkpoint)
+    prefixes = [PREFIX] if branch == "online" else list(MOMENTUM)
+    for prefix in prefixes:
+        if any(name.startswith(prefix) for name in tensors):
+            break
+    else:
+        # MMSelfSup's extract_backbone_weights.py leaves no prefix.
+        prefix = ""
+        bare = "conv1.weight" in tensors or "pos_embed" in tensors
+        if branch == "momentum" or not bare:
+            parts = sorted({name.partition(".")[0] for name in tensors})
+            raise ValueError(
+                f"--branch {branch}: the checkpoint has no tensors under "
+                f"{' or '.join(prefixes)}, only under {', '.join(parts[:10])}."
+            )
+    config = _backbone_config(checkpoint.get("meta") or {})
+    _check_computation(config)
+    backbone = pick(tensors, prefix=prefix)
+    return backbone._replace(num_heads=_num_heads(config))
+
+
+def write(state: State, architecture: Architecture) -> dict[str, Any]:
+    """As a model's part, so that it loads like a pretraining checkpoint."""
+    return {"state_dict": translate(state, [], PREFIX)}
+
+
+def bare(saved: dict[str, Any]) -> State:
+    """The saved tensors without the prefix."""
+    tensors = saved["state_dict"].items()
+    return {name.removeprefix(PREFIX): value for name, value in tensors}
+
+
+def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """MMPretrain's ResNet or VisionTransformer."""
+    init_default_scope("mmpretrain")
+    config = architecture.config
+    if config["type"] == "VisionTransformer":
+        config["out_type"] = "raw"
+    return load_exactly(MODELS.build(config), bare(saved))
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """Of MMPretrain's own model."""
+    return model(image)[-1]
+
+
+def usage(path: Path, architecture: Architecture) -> str:
+    """As the init_cfg of the backbone."""
+    return f'init_cfg=dict(type="Pretrained", checkpoint="{path}", prefix="{PREFIX}")'
+
+
+def _backbone_config(meta: dict) -> dict:
+    """The backbone's config in the checkpoint, which is read, never run."""
+    try:
+        nodes = ast.parse(meta.get("cfg") or "").body
+    except (SyntaxError, TypeError):
+        return {}
+    for node in nodes:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model":
+            model = _literal(node.value)
+            backbone = model.get("backbone") if isinstance(model, dict) else None
+            return backbone if isinstance(backbone, dict) else {}
+    return {}
+
+
+def _check_computation(config: dict) -> None:
+    """Refuse what tensors do not show and other libraries' models compute otherwise."""
+    style = config.get("style", "pytorch")
+    if style != "pytorch":
+        raise ValueError(
+            f"The backbone was trained with style={style!r}, stride in the 1 x 1 "
+            "convolution; only style='pytorch' can be converted."
+        )
+    norm = config.get("norm_cfg")
+    eps = norm.get("eps") if isinstance(norm, dict) else None
+    if eps not in (None, 1e-5 if "depth" in config else 1e-6):
+        raise ValueError(
+            f"The backbone was trained with norm_cfg.eps={eps}, which other libraries' "
+            "models do not have."
+        )
+
+
+def _num_heads(config: dict) -> int | None:
+    arch = config.get("arch")
+    if isinstance(arch, dict):
+        return arch.get("num_heads")
+    MoCoV3ViT(arch="mocov3-small", patch_size=16)  # it adds its own to the zoo
+    zoo = VisionTransformer.arch_zoo
+    return zoo[arch]["num_heads"] if arch in zoo else None
+
+
+def _literal(node: ast.AST) -> Any:
+    """The value of nested dict(...), lists and constants; None for anything else."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+        return {item.arg: _literal(item.value) for item in node.keywords}
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+MMPRETRAIN = Format(read, write, load, features, usage)

@@ -1,0 +1,78 @@
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from snclr_mm.checkpoints.architecture import (
+    Architecture,
+    ResNetArchitecture,
+    State,
+    ViTArchitecture,
+    load_exactly,
+)
+from snclr_mm.checkpoints.format import Backbone, Format
+from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
+
+PAIRS = [
+    ("patch_embed.projection", "patch_embed.proj"),
+    ("layers.{}.ln1", "blocks.{}.norm1"),
+    ("layers.{}.attn", "blocks.{}.attn"),
+    ("layers.{}.ln2", "blocks.{}.norm2"),
+    ("layers.{}.ffn.layers.0.0", "blocks.{}.mlp.fc1"),
+    ("layers.{}.ffn.layers.1", "blocks.{}.mlp.fc2"),
+    ("ln1", "norm"),
+]
+CLASSIFIER = ("fc", "head")
+#: Heads by width, where there is no doubt: of width 384 timm's ViT has 6 and MoCo v3's
+#: 12, so there the user must say.
+NUM_HEADS = {192: 3, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+
+
+def read(checkpoint: dict, branch: str) -> Backbone:
+    """Read a state dict of timm's ResNet or VisionTransformer."""
+    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
+
+
+def write(state: State, architecture: Architecture) -> dict[str, Any]:
+    """A state dict without the classifier."""
+    return translate(state, PAIRS)
+
+
+def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """timm's resnet* or VisionTransformer, without the classifier."""
+    import timm
+
+    if isinstance(architecture, ResNetArchitecture):
+        model = timm.create_model(f"resnet{architecture.depth}", num_classes=0)
+    else:
+        model = timm.models.VisionTransformer(**_settings(architecture))
+    return load_exactly(model, saved)
+
+
+def features(model: nn.Module, image: Tensor) -> Tensor:
+    """Of timm's own model."""
+    return model.forward_features(image)
+
+
+def usage(path: Path, architecture: Architecture) -> str:
+    """timm has no name for MoCo v3's ViT-S, so a ViT is given by its settings."""
+    if isinstance(architecture, ResNetArchitecture):
+        model = f'create_model("resnet{architecture.depth}", num_classes=0)'
+    else:
+        model = f"models.VisionTransformer({as_arguments(_settings(architecture))})"
+    return f'model = timm.{model}; timm.models.load_checkpoint(model, "{path}")'
+
+
+def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
+    return dict(
+        img_size=architecture.image_size,
+        patch_size=architecture.patch_size,
+        embed_dim=architecture.embed_dims,
+        depth=architecture.num_layers,
+        num_heads=architecture.num_heads,
+        mlp_ratio=architecture.feedforward_channels / architecture.embed_dims,
+        num_classes=0,
+    )
+
+
+TIMM = Format(read, write, load, features, usage)

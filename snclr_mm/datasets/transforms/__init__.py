@@ -1,0 +1,4 @@
+from .fast_random_resized_crop import FastRandomResizedCrop
+from .load_image import LoadImage
+
+__all__ = ["FastRandomResizedCrop", "LoadImage"]

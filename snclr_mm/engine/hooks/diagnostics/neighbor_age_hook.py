@@ -1,0 +1,72 @@
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from mmengine.dist import all_reduce
+from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
+from torch import Tensor, nn
+
+from snclr_mm.engine.hooks.neighbor_queue_hook import find_modules
+from snclr_mm.models import NeighborHead, NeighborQueue
+from snclr_mm.models.neighbor_head import Neighbors
+
+from .diagnostic_hook import DiagnosticHook
+
+
+@HOOKS.register_module()
+class NeighborAgeHook(DiagnosticHook):
+    """How old the found neighbors are, for every model with a NeighborHead.
+
+    The age of a queue row is the number of rows that were enqueued after it. Logs means
+    over all neighbors of all images, views and ranks:
+
+    - ``diagnostics/neighbor_age``: in enqueued rows;
+    - ``diagnostics/neighbor_relative_age``: as a share of the oldest row's age, 0 to 1;
+      about 0.5 if neighbors are found regardless of their age.
+
+    Rows of a random start were never enqueued and are left out.
+
+    Args:
+        interval (int): Iterations between two measurements. Defaults to 10.
+
+    Raises:
+        ValueError: If ``interval`` is below 1.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        super().__init__(interval)
+        self._sums: list[Tensor] = []
+
+    def before_train(self, runner) -> None:
+        """Warn if there is nothing to measure."""
+        if not find_modules(get_ori_model(runner.model), NeighborHead):
+            self._warn_once(runner, "the model looks no neighbors up.")
+
+    def _attach(self, model: nn.Module, stack: ExitStack) -> None:
+        self._sums = []
+        for head in find_modules(model, NeighborHead).values():
+            observe = partial(self._observe, head.queue)
+            head.search_observers.append(observe)
+            stack.callback(head.search_observers.remove, observe)
+
+    def _observe(self, queue: NeighborQueue, neighbors: list[Neighbors]) -> None:
+        for found in neighbors:
+            index = found.index[found.index < queue.num_enqueued]
+            age = (queue.pointer - 1 - index) % queue.length
+            oldest = max(1, queue.num_enqueued - 1)
+            sums = [age.sum(), (age / oldest).sum(), index.new_tensor(index.numel())]
+            self._sums.append(torch.stack([value.double() for value in sums]))
+
+    def _measure(self, runner, data_batch: dict) -> dict[str, float]:
+        if not self._sums:
+            return {}
+        sums = torch.stack(self._sums).sum(dim=0)
+        all_reduce(sums)
+        age, relative_age, count = sums.tolist()
+        if count == 0:  # warm-up
+            return {}
+        return {
+            "neighbor_age": age / count,
+            "neighbor_relative_age": relative_age / count,
+        }

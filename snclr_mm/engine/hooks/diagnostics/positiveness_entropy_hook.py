@@ -1,0 +1,74 @@
+import math
+from contextlib import ExitStack
+
+import torch
+from mmengine.dist import all_reduce
+from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
+from torch import Tensor, nn
+
+from snclr_mm.engine.hooks.neighbor_queue_hook import find_modules
+from snclr_mm.models import SoftNeighborHead
+
+from .diagnostic_hook import DiagnosticHook
+
+
+@HOOKS.register_module()
+class PositivenessEntropyHook(DiagnosticHook):
+    r"""How evenly the positiveness is spread over the neighbors, for SoftNeighborHead.
+
+    With p the positiveness of an image's K neighbors, scaled to sum to 1, and its
+    entropy :math:`H = -\sum_i p_i \log p_i`, logs means over all images, views and
+    ranks:
+
+    - ``diagnostics/positiveness_entropy``: H / log K, 0 (one neighbor counts) to 1 (all
+      count alike); 0 for K = 1;
+    - ``diagnostics/effective_neighbors``: exp(H), 1 to K.
+
+    Args:
+        interval (int): Iterations between two measurements. Defaults to 10.
+
+    Raises:
+        ValueError: If ``interval`` is below 1.
+    """
+
+    def __init__(self, interval: int = 10) -> None:
+        super().__init__(interval)
+        self._sums: list[Tensor] = []
+
+    def before_train(self, runner) -> None:
+        """Warn if there is nothing to measure."""
+        if not find_modules(get_ori_model(runner.model), SoftNeighborHead):
+            self._warn_once(runner, "the model has no SoftNeighborHead.")
+
+    def _attach(self, model: nn.Module, stack: ExitStack) -> None:
+        self._sums = []
+        for head in find_modules(model, SoftNeighborHead).values():
+            handle = head.attention.register_forward_hook(self._observe)
+            stack.callback(handle.remove)
+
+    @torch.no_grad()
+    def _observe(self, module: nn.Module, args: tuple, weight: Tensor) -> None:
+        num_neighbors = weight.shape[1]
+        if num_neighbors == 0:  # warm-up
+            return
+        weight = weight.double()
+        total = weight.sum(dim=1, keepdim=True)
+        p = (weight / total)[total[:, 0] > 0]  # a threshold can leave no neighbor
+        entropy = torch.special.entr(p).sum(dim=1)
+        relative = entropy / math.log(max(2, num_neighbors))  # log 1 = 0
+        sums = [relative.sum(), entropy.exp().sum(), p.new_tensor(len(p))]
+        self._sums.append(torch.stack(sums))
+
+    def _measure(self, runner, data_batch: dict) -> dict[str, float]:
+        if not self._sums:
+            return {}
+        sums = torch.stack(self._sums).sum(dim=0)
+        all_reduce(sums)
+        relative, effective, count = sums.tolist()
+        if count == 0:
+            return {}
+        return {
+            "positiveness_entropy": relative / count,
+            "effective_neighbors": effective / count,
+        }

@@ -1,0 +1,144 @@
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
+from mmengine.runner import TestLoop, ValLoop, autocast
+from mmpretrain.registry import LOOPS
+from torch import Tensor
+
+from snclr_mm.evaluation.features import batch_features, gt_labels
+from snclr_mm.evaluation.weighted_knn import check_knn, top_k_neighbors, vote
+
+
+class _KNNLoop:
+    """What validation and test share; mixed in before ValLoop and TestLoop."""
+
+    stage: str
+
+    def __init__(
+        self,
+        runner,
+        dataloader,
+        evaluator,
+        bank_dataloader: dict,
+        k: int = 20,
+        temperature: float = 0.07,
+        fp16: bool = False,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        self.k = k
+        self.temperature = temperature
+        self.bank_dataloader = runner.build_dataloader(
+            bank_dataloader, seed=runner.seed
+        )
+        bank_size = len(self.bank_dataloader.dataset)
+        check_knn(k, temperature, bank_size)
+        if bank_size < get_world_size():
+            raise ValueError(
+                f"kNN: a bank of {bank_size} images ({self.stage}_cfg.bank_dataloader) "
+                f"can't be spread over {get_world_size()} ranks."
+            )
+        if len(self.dataloader.dataset) % get_world_size() and not getattr(
+            self.dataloader.sampler, "round_up", True
+        ):
+            raise ValueError(
+                f"kNN: {self.stage}_dataloader.sampler.round_up=False gives the ranks "
+                "unequal batches, but they exchange queries: leave it True."
+            )
+
+    def run(self) -> dict:
+        """Evaluate, and free the bank: it is gigabytes on large data."""
+        try:
+            return super().run()
+        finally:
+            self._bank = self._labels = None
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Classify one batch; before the first, extract the bank."""
+        if idx == 0:  # here and not in run(): EMAHook has swapped the weights by now
+            self._build_bank()
+        batch = dict(batch_idx=idx, data_batch=data_batch)
+        self.runner.call_hook(f"before_{self.stage}_iter", **batch)
+        outputs = self._predict(data_batch)
+        self.evaluator.process(data_samples=outputs, data_batch=data_batch)
+        self.runner.call_hook(f"after_{self.stage}_iter", **batch, outputs=outputs)
+
+    def _build_bank(self) -> None:
+        """Extract this rank's share of the bank; it is never gathered."""
+        self.runner.logger.info(
+            f"kNN: extracting {len(self.bank_dataloader.dataset)} bank features."
+        )
+        features, labels = [], []
+        for batch in self.bank_dataloader:
+            with autocast(enabled=self.fp16):
+                batch_out, data_samples = batch_features(self.runner.model, batch)
+            features.append(F.normalize(batch_out, dim=1))
+            labels.append(gt_labels(data_samples, "bank_dataloader.dataset"))
+        self._bank = torch.cat(features)
+        self._labels = torch.cat(labels).to(self._bank.device)
+        most = self._labels.max()
+        all_reduce(most, "max")
+        self._num_classes = int(most) + 1
+
+    def _predict(self, batch: dict) -> list:
+        """Set ``pred_score`` and ``pred_label`` of each DataSample in a batch."""
+        with autocast(enabled=self.fp16):
+            features, data_samples = batch_features(self.runner.model, batch)
+        gt_labels(data_samples, "val_dataloader.dataset")
+        queries = F.normalize(features, dim=1)
+        scores = vote(*self._neighbors(queries), self._num_classes, self.temperature)
+        for sample, score in zip(data_samples, scores, strict=True):
+            sample.set_pred_score(score).set_pred_label(score.argmax(keepdim=True))
+        return data_samples
+
+    def _neighbors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Similarity and label, [n, k], of the neighbors over all ranks' banks."""
+        # Each rank searches its own bank for everyone's queries.
+        similarity, index = top_k_neighbors(
+            torch.cat(all_gather(queries)), self._bank, self.k
+        )
+        # A bank share below k is filled with neighbors that have no weight.
+        missing = self.k - similarity.shape[1]
+        similarity = F.pad(similarity, (0, missing), value=-torch.inf)
+        labels = F.pad(self._labels[index], (0, missing))
+        if get_world_size() > 1:
+            own = slice(get_rank() * len(queries), (get_rank() + 1) * len(queries))
+            similarity = torch.cat([s[own] for s in all_gather(similarity)], dim=1)
+            labels = torch.cat([part[own] for part in all_gather(labels)], dim=1)
+            similarity, best = similarity.topk(self.k, dim=1)
+            labels = labels.gather(1, best)
+        return similarity, labels
+
+
+@LOOPS.register_module()
+class KNNValLoop(_KNNLoop, ValLoop):
+    """Validation by weighted kNN on backbone features, for any SSL algorithm.
+
+    Labels come from a bank of training images, see :func:`weighted_knn`. The bank stays
+    spread over the ranks and queries travel, so no rank holds it whole and no
+    N_test x N_train matrix exists. Metrics are MMPretrain's own, on ``pred_score``.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (dict | DataLoader): ``val_dataloader``, the queries; single views
+            with labels, ``collate_fn=dict(type='default_collate')``.
+        evaluator (dict | Evaluator): ``val_evaluator``, e.g.
+            ``dict(type='Accuracy', prefix='knn')``.
+        bank_dataloader (dict): Config of the bank's dataloader, likewise; its sampler
+            needs ``round_up=False``, so that no image counts twice.
+        k (int): Number of neighbors. Defaults to 20.
+        temperature (float): T of the vote. Defaults to 0.07.
+        fp16 (bool): Extract features in half precision. Defaults to False.
+
+    Raises:
+        ValueError: If k or T is out of range, or an image has no label.
+    """
+
+    stage = "val"
+
+
+@LOOPS.register_module()
+class KNNTestLoop(_KNNLoop, TestLoop):
+    """The same for ``tools/test.py``: see :class:`KNNValLoop`."""
+
+    stage = "test"

@@ -1,0 +1,160 @@
+"""FSDP through MMEngine's FlexibleRunner, on CPU processes: as DDP does it."""
+
+import os
+from copy import deepcopy
+
+import pytest
+import torch
+from helpers.ranks import run_on_ranks
+from helpers.tiny import FIXED_VIEWS, REPOSITORY, build_runner, tiny_config
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import HOOKS
+
+from snclr_mm.models import NeighborQueue
+
+CONFIG = REPOSITORY / "configs/imagenet/snclr_vit-base-p16_8xb512-fsdp-300e_in1k.py"
+VIT = dict(
+    model__backbone=dict(
+        _delete_=True,
+        type="MoCoV3ViT",
+        arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16),
+        img_size=28,
+        patch_size=7,
+        stop_grad_conv1=True,
+    ),
+    model__neck__in_channels=16,
+    model__neck__with_avg_pool=False,
+    model__head__attention__projection="linear",
+    find_unused_parameters=True,
+)
+#: 4 steps of 2 x 10 images per epoch; the queue wraps around. No random views, so that
+#: a resumed run sees the same.
+DATA = dict(
+    train_dataloader__batch_size=10,
+    train_dataloader__dataset__indices=80,
+    train_dataloader__dataset__pipeline=FIXED_VIEWS,
+    train_cfg__max_epochs=2,
+    # Rounding is all the gradient that a key's bias has; AdamW would scale it up.
+    optim_wrapper__optimizer__eps=1e-3,
+)
+
+
+@HOOKS.register_module(force=True)
+class Losses(Hook):
+    def __init__(self):
+        self.values = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.values.append(outputs["loss"].item())
+
+
+def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
+    """Train; returns losses, queue, and numbers of elements of this rank."""
+    init_default_scope("mmpretrain")
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
+    cfg = tiny_config(
+        data_root, work_dir, launcher="pytorch", **{**VIT, **DATA, **overrides}
+    )
+    cfg.custom_hooks.append(dict(type="Losses"))
+    if fsdp:
+        recipe = Config.fromfile(CONFIG)
+        cfg.runner_type, cfg.strategy = recipe.runner_type, deepcopy(recipe.strategy)
+        cfg.strategy.model_wrapper.update(wrapper)
+    runner = build_runner(cfg)
+    runner.train()
+    # Rank 0 may still be writing.
+    torch.distributed.barrier()
+    losses = next(hook for hook in runner.hooks if isinstance(hook, Losses)).values
+    (queue,) = (m for m in runner.model.modules() if isinstance(m, NeighborQueue))
+    sizes = [
+        sum(p.numel() for p in module.parameters())
+        for module in (runner.model.module.backbone, runner.model.module.neck)
+    ]
+    return losses, queue.features, len(queue), sizes
+
+
+def load(work_dir, epoch=2):
+    return torch.load(work_dir / f"epoch_{epoch}.pth", weights_only=False)
+
+
+def close(ours, ddps):
+    torch.testing.assert_close(ours, ddps, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_equals_ddp_and_resumes(digits_root, tmp_path, accumulate):
+    overrides = dict(optim_wrapper__accumulative_counts=accumulate)
+    results = {
+        name: run_on_ranks(
+            2, train, 2, digits_root, tmp_path / name, {**overrides, **more}, fsdp
+        )
+        for name, more, fsdp in (
+            ("ddp", {}, False),
+            ("fsdp", {}, True),
+            (
+                "resumed",
+                dict(resume=True, load_from=str(tmp_path / "fsdp/epoch_1.pth")),
+                True,
+            ),
+        )
+    }
+    for ddp, fsdp, resumed in zip(*results.values(), strict=True):
+        close(fsdp[0], ddp[0])
+        assert len(set(ddp[0])) == 8
+        assert ddp[2] == 80
+        close(fsdp[1], ddp[1])
+        close(resumed[0], ddp[0][4:])
+        close(resumed[1], ddp[1])
+    # Each rank holds its part of the parameters.
+    whole = results["ddp"][0][3]
+    parts = [result[3] for result in results["fsdp"]]
+    assert [sum(part) for part in zip(*parts, strict=True)] == whole
+    assert all(0 < part[0] < whole[0] for part in parts)
+    # Same names and values, momentum branch included: it loads without FSDP.
+    state = load(tmp_path / "ddp")["state_dict"]
+    for name in ("fsdp", "resumed"):
+        close(load(tmp_path / name)["state_dict"], state)
+    start = load(tmp_path / "ddp", epoch=1)["state_dict"]
+    name = "momentum_encoder.module.0.layers.0.ln1.bias"
+    assert not torch.equal(state[name], start[name])
+
+
+def test_lars_is_refused(digits_root, tmp_path):
+    lars = dict(
+        optim_wrapper__optimizer=dict(_delete_=True, type="ForeachLARS", lr=1.0)
+    )
+    with pytest.raises(RuntimeError, match="ValueError.*ForeachLARS.*sharded"):
+        run_on_ranks(1, train, 1, digits_root, tmp_path, lars, True)
+
+
+def train_in_vain(rank, *args):
+    """What FSDP settings that do not update the momentum branch raise."""
+    messages = []
+    for wrapper in (
+        dict(sharding_strategy="SHARD_GRAD_OP"),
+        dict(auto_wrap_policy=None),
+    ):
+        with pytest.raises(ValueError) as caught:
+            train(rank, *args, **wrapper)
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_settings_without_a_momentum_update_are_refused(digits_root, tmp_path):
+    results = run_on_ranks(2, train_in_vain, 2, digits_root, tmp_path, {}, True)
+    for sharding, policy in results:
+        assert "SHARD_GRAD_OP keeps" in sharding
+        assert "use one of ['FULL_SHARD', 'HYBRID_SHARD']" in sharding
+        assert "0.cls_token of the momentum branch is in FSDP's root unit" in policy
+
+
+def test_one_process_needs_no_fsdp(digits_root, tmp_path):
+    cfg = tiny_config(digits_root, tmp_path, **VIT, **DATA)
+    recipe = Config.fromfile(CONFIG)
+    cfg.runner_type, cfg.strategy = recipe.runner_type, recipe.strategy
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.iter == 16
+    assert type(runner.strategy).__name__ == "SingleDeviceStrategy"
