@@ -1,9 +1,11 @@
 """Install with ``pip install -e .``; the OpenMMLab stack comes as an extra."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(
@@ -36,6 +38,30 @@ EXTRAS = {
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12"],
 }
 
+# What MIM, MMEngine (`snclr_mm::...`) and MMPretrain look for in snclr_mm/.mim.
+MIM = ("configs", "tools", "model-index.yml")
+
+
+class BuildWithMim(build_py):
+    """Puts copies of ``MIM`` in the wheel; an editable install gets links to them."""
+
+    def run(self) -> None:
+        super().run()
+        root = ROOT if self.editable_mode else Path(self.build_lib)
+        target = root / "snclr_mm/.mim"
+        if target.exists():  # of an earlier build; links are removed, not followed
+            shutil.rmtree(target)
+        target.mkdir()
+        for name in MIM:
+            if self.editable_mode:
+                (target / name).symlink_to(Path("../..", name))
+            elif (ROOT / name).is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / name, target / name, ignore=ignore)
+            else:
+                shutil.copy(ROOT / name, target)
+
+
 setup(
     name="snclr-mm",
     version=VERSION,
@@ -44,6 +70,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithMim},
     packages=find_packages(include=["snclr_mm", "snclr_mm.*"]),
     install_requires=["torch>=2.6", "numpy", "safetensors"],
     extras_require=EXTRAS,
