@@ -11,9 +11,9 @@ from .annotations import leaves
 
 #: What makes a small data set of this project, by the name of its folder.
 DATA_SCRIPTS = {
-    "fashion-mnist": "prepare_fashion_mnist.py",
-    "garment-scenes": "prepare_garment_scenes.py",
-    "tree-crowns": "prepare_tree_crowns.py",
+    "fashion-mnist": "data/prepare_fashion_mnist.py",
+    "garment-scenes": "data/prepare_garment_scenes.py",
+    "tree-crowns": "data/prepare_tree_crowns.py",
 }
 
 

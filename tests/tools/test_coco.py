@@ -2,8 +2,7 @@ import json
 
 import numpy as np
 import pytest
-
-from snclr_mm.datasets import CocoFile, box_of, encode_mask
+from coco import CocoFile, box_of, encode_mask
 
 
 def decode(rle):
