@@ -21,11 +21,13 @@ EXTRAS = {
         "onedl-mmengine==0.10.12",
         "onedl-mmcv==2.3.6",
         "onedl-mmpretrain==1.3.6",
+        "torchvision",  # mmpretrain imports it, and does not ask for it
     ],
     "openmmlab": [
         "mmengine==0.10.7",
         "mmcv-lite==2.2.0",
         "mmpretrain==1.2.0",
+        "torchvision",
         "numpy<2",
         "opencv-python<4.12",
         "setuptools<81",
@@ -33,7 +35,7 @@ EXTRAS = {
     "downstream": ["onedl-mmdetection==3.5.1", "onedl-mmsegmentation==1.4.2", "ninja"],
     # timm's backbones, through MMPretrain's TIMMBackbone.
     "timm": ["timm>=1.0"],
-    # The linear probes, pictures and TensorBoard scalars of the main job.
+    # The linear probes and pictures of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
     "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12"],
 }
