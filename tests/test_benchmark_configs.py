@@ -1,5 +1,6 @@
 """configs/benchmarks/classification: from a pretraining checkpoint to an accuracy."""
 
+import os
 import re
 import runpy
 import sys
@@ -10,9 +11,9 @@ import make_semi_supervised_splits as splits
 import numpy as np
 import pytest
 import torch
-from helpers.command import tool
-from helpers.configs import build_on_meta, cases, check_parts
+from helpers.configs import build_on_meta, cases, check_parts, save_backbone
 from helpers.configs import load as load_config
+from helpers.ranks import run_on_ranks
 from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
@@ -184,18 +185,7 @@ def test_imagenet_configs_train_and_evaluate(name, choice, imagenet, tmp_path):
     """Frozen or not, ResNet and ViT, from a folder and from a list."""
     cfg = load(name, choice)
     shrink_imagenet(cfg, imagenet)
-    backbone = {**cfg.model.backbone, "norm_cfg": dict(type="BN"), "frozen_stages": -1}
-    if "ViT" in backbone["type"] or "Vision" in backbone["type"]:
-        backbone["norm_cfg"] = dict(type="LN", eps=1e-6)
-    backbone.pop("init_cfg")
-    state = MODELS.build(backbone).state_dict()
-    for key, value in state.items():  # no batch norm as it is initialized
-        if value.is_floating_point():
-            value.copy_(torch.rand_like(value) * 0.2 + (0.5 if "var" in key else -0.1))
-    checkpoint = tmp_path / "pretraining.pth"
-    torch.save(
-        {"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, checkpoint
-    )
+    checkpoint = save_backbone(cfg.model.backbone, tmp_path / "pretraining.pth")
 
     runner, start = train(cfg, checkpoint, tmp_path / "run")
     assert runner.iter == (3 if name.startswith("semi") else 6)
@@ -326,8 +316,20 @@ def test_semi_supervised(digits_root, pretrained, tmp_path):
     check_backbone(runner.model.state_dict(), pretrained, frozen=False)
 
 
+def train_on_rank(rank, arguments):
+    """tools/train.py on one of two ranks."""
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
+    run_train(*arguments, "--launcher=pytorch")
+
+
+def run_train(*arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        runpy.run_path(str(REPOSITORY / "tools/train.py"), run_name="__main__")
+
+
 def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
-    name = f"configs/{FOLDER}/{LINEAR}"
+    monkeypatch.chdir(tmp_path)
     options = {
         **tiny_backbone(load(LINEAR), digits_root),
         "model.head.lr_factors": "0.1,10",
@@ -339,21 +341,20 @@ def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
         f"{key}=({value[0]},)" if isinstance(value, tuple) else f"{key}={value}"
         for key, value in options.items()
     ]
-    # On two processes.
-    options = ["--pretrained", str(pretrained), "--cfg-options", *options]
-    output = tool("dist_train.sh", name, 2, *options, cwd=tmp_path)
-    assert "accuracy/top1_x0.1: " in output and "accuracy/best_lr_factor" in output
-    checkpoint = tmp_path / f"work_dirs/{Path(LINEAR).stem}/epoch_1.pth"
-    state = CheckpointLoader.load_checkpoint(str(checkpoint))["state_dict"]
+    arguments = [f"configs/{FOLDER}/{LINEAR}", f"--pretrained={pretrained}"]
+    options = ["--cfg-options", *options]
+    run_on_ranks(2, train_on_rank, [*arguments, *options])
+    folder = tmp_path / f"work_dirs/{Path(LINEAR).stem}"
+    (log,) = folder.glob("*/*.log")
+    log = log.read_text()
+    assert "accuracy/top1_x0.1: " in log and "accuracy/best_lr_factor" in log
+    state = CheckpointLoader.load_checkpoint(str(folder / "epoch_1.pth"))["state_dict"]
     check_backbone(state, pretrained, frozen=True)
 
-    # tools/train.py refuses before it trains.
+    # It refuses before it trains.
     options.append("model.backbone.init_cfg.prefix=encoder.")
-    monkeypatch.chdir(tmp_path)
-    arguments = ["train.py", name, "--work-dir=refused", *options]
-    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(ValueError, match=r"the 0 tensors under 'encoder\.'"):
-        runpy.run_path(str(REPOSITORY / "tools/train.py"), run_name="__main__")
+        run_train(*arguments, "--work-dir=refused", *options)
     assert not list(Path("refused").glob("*.pth"))
 
 
@@ -431,13 +432,7 @@ def test_transfer_trains_and_evaluates(name, metric, caltech, tmp_path):
         cfg.train_cfg.max_iters = 3
     else:
         cfg.train_cfg.max_epochs = 1
-    backbone = {**cfg.model.backbone, "frozen_stages": -1}
-    backbone.pop("init_cfg")
-    state = MODELS.build(backbone).state_dict()
-    checkpoint = tmp_path / "pretraining.pth"
-    torch.save(
-        {"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, checkpoint
-    )
+    checkpoint = save_backbone(cfg.model.backbone, tmp_path / "pretraining.pth")
     runner, start = train(cfg, checkpoint, tmp_path / "run")
     assert runner.iter == 3
     check_backbone(start, checkpoint, frozen=True)

@@ -4,11 +4,12 @@ import operator
 import re
 import shlex
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.configs import cases, load
+from helpers.configs import cases, load, save_backbone
 from helpers.downstream import lay_out, require_downstream, shrink
 from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config, DictAction
@@ -63,6 +64,25 @@ def roots(scenes):
     return get
 
 
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """name -> a checkpoint of the pretraining recipe's backbone, written once."""
+    recipes = {
+        "resnet50": "snclr_r50_8xb256.py",
+        "vit-small": "imagenet/snclr_vit-small-p16_8xb512-300e_in1k.py",
+    }
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    @cache
+    def get(name):
+        backbone = load(recipes[name]).model.backbone
+        if name == "vit-small":
+            backbone.img_size = 32  # to be interpolated
+        return save_backbone(backbone, root / f"{name}.pth")
+
+    return get
+
+
 class Start(Hook):
     """Keeps the model that training starts from."""
 
@@ -71,14 +91,12 @@ class Start(Hook):
 
 
 @pytest.mark.parametrize("path, choice", PUBLISHED)
-def test_every_tensor_arrives(
-    path, choice, roots, pretraining_checkpoint, tmp_path, monkeypatch
-):
+def test_every_tensor_arrives(path, choice, roots, checkpoints, tmp_path, monkeypatch):
     """And the data fit; those of TRAINED then take a step and are evaluated."""
     # What a Runner logs and dumps; to format it takes longer than to train.
     monkeypatch.setattr(Config, "pretty_text", "")
     name = "vit-small" if "vit" in path else "resnet50"
-    checkpoint = pretraining_checkpoint(name)
+    checkpoint = checkpoints(name)
     cfg = load(path, choice)
     (folder,) = (
         d for d in ("coco", "voc", "cityscapes", "ade20k") if d in path + choice

@@ -97,6 +97,17 @@ def build_on_meta(model: dict) -> nn.Module:
         return MODELS.build(model)
 
 
+def save_backbone(backbone: dict, path: Path) -> Path:
+    """Write a checkpoint as of a pretraining with this backbone, of random weights."""
+    state = MODELS.build({**backbone, "init_cfg": None}).state_dict()
+    for key, value in state.items():  # no batch norm as it is initialized
+        if value.is_floating_point():
+            value.uniform_(*((0.5, 0.7) if "var" in key else (-0.1, 0.1)))
+    state = {f"backbone.{key}": value for key, value in state.items()}
+    torch.save({"state_dict": state}, path)
+    return path
+
+
 def check_parts(cfg: Config) -> None:
     """Build what a config names, the model with few channels, but its data.
 
