@@ -111,16 +111,24 @@ def test_slurm_variables_are_understood(monkeypatch):
     assert cfg.model_wrapper_cfg.type == "CPUDistributedDataParallel"
 
 
-FSDP = "configs/imagenet/snclr_vit-base-p16_8xb512-fsdp-300e_in1k.py"
+@pytest.fixture
+def fsdp(tmp_path):
+    """ViT-B with the variant, as docs/recipes.md combines them."""
+    path = tmp_path / "fsdp.py"
+    configs = REPOSITORY / "configs"
+    path.write_text(
+        f'_base_ = ["{configs}/imagenet/snclr_vit-base-p16_8xb512-300e_in1k.py",\n'
+        f'"{configs}/_base_/variants/fsdp.py"]\n'
+        "optim_wrapper = dict(optimizer=dict(fused=False))\n"
+    )
+    return path
 
 
-@pytest.mark.parametrize(
-    "path, launcher",
-    [("configs/snclr_r50_8xb256.py", "none"), (FSDP, "pytorch")],
-)
-def test_adapt_changes_nothing_with_an_accelerator(path, launcher, monkeypatch):
+@pytest.mark.parametrize("launcher", ["none", "pytorch"])
+def test_adapt_changes_nothing_with_an_accelerator(launcher, fsdp, monkeypatch):
     monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cuda")
-    cfg = Config.fromfile(REPOSITORY / path)
+    headline = REPOSITORY / "configs/snclr_r50_8xb256.py"
+    cfg = Config.fromfile(headline if launcher == "none" else fsdp)
     cfg.launcher = launcher
     before = cfg.pretty_text
     assert adapt_to_machine(cfg) == []
@@ -128,19 +136,19 @@ def test_adapt_changes_nothing_with_an_accelerator(path, launcher, monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_one_process_needs_no_strategy(device, monkeypatch):
+def test_one_process_needs_no_strategy(device, fsdp, monkeypatch):
     monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: device)
-    cfg = Config.fromfile(REPOSITORY / FSDP)
+    cfg = Config.fromfile(fsdp)
     cfg.launcher = "none"
     note = "One process: strategy.type=ResumableFSDPStrategy is not used."
     assert note in adapt_to_machine(cfg)
     assert cfg.strategy is None
 
 
-def test_strategies_without_accelerator(monkeypatch):
+def test_strategies_without_accelerator(fsdp, monkeypatch):
     monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cpu")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    cfg = Config.fromfile(REPOSITORY / FSDP)
+    cfg = Config.fromfile(fsdp)
     cfg.launcher = "pytorch"
     wrapper = dict(cfg.strategy.model_wrapper, type="CPUFullyShardedDataParallel")
     adapt_to_machine(cfg)
