@@ -1,7 +1,3 @@
-# SNCLR, ResNet-50, ImageNet, 100 epochs, 8 GPUs x 256 images.
-_base_ = [
-    "_base_/models/snclr_r50.py",
-    "_base_/datasets/imagenet_mocov3.py",
-    "_base_/schedules/lars_coslr-100e.py",
-    "_base_/default_runtime.py",
-]
+# SNCLR, ResNet-50, ImageNet, 100 epochs, 8 GPUs x 256 images: the headline recipe,
+# by its short name.
+_base_ = "imagenet/snclr_r50_8xb256-100e_in1k.py"

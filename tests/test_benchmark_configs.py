@@ -1,28 +1,28 @@
 """configs/benchmarks/classification: from a pretraining checkpoint to an accuracy."""
 
+import os
 import re
 import runpy
 import sys
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import make_semi_supervised_splits as splits
 import numpy as np
 import pytest
 import torch
-from helpers.command import tool
+from helpers.configs import build_on_meta, cases, check_parts, save_backbone
+from helpers.configs import load as load_config
+from helpers.ranks import run_on_ranks
 from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 
 from snclr_mm.cli import check_pretrained
 
-FOLDER = REPOSITORY / "configs/benchmarks/classification"
-CONFIGS = sorted(FOLDER.rglob("*.py"))
-TRANSFER = sorted((REPOSITORY / "configs/_base_/datasets/transfer").glob("*.py"))
+FOLDER = "benchmarks/classification"
+CASES = cases(FOLDER)
 LINEAR = "linear_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 FINETUNE = "finetune_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 
@@ -35,8 +35,8 @@ def unformatted_configs():
         yield
 
 
-def load(name):
-    return Config.fromfile(FOLDER / name)
+def load(name, choice=""):
+    return load_config(f"{FOLDER}/{name}", choice)
 
 
 class Start(Hook):
@@ -75,31 +75,25 @@ def check_backbone(state, checkpoint, frozen):
         assert sum(same.values()) < 0.2 * len(same)
 
 
-def build_on_meta(config, monkeypatch):
-    """Build a model of any size without its memory."""
-    # ResNet's and ViT's drop path reads numbers from it.
-    linspace = partial(torch.linspace, device="cpu")
-    with monkeypatch.context() as context, torch.device("meta"):
-        context.setattr(torch, "linspace", linspace)
-        return MODELS.build(config)
-
-
 # Every config
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_config_builds(path, monkeypatch):
-    cfg = load(path)
+@pytest.mark.parametrize("path, choice", CASES)
+def test_config_builds(path, choice):
+    cfg = load_config(path, choice)
     assert cfg.custom_imports.imports == ["snclr_mm"]
     init_cfg = cfg.model.backbone.init_cfg
     assert (init_cfg.type, init_cfg.checkpoint) == ("Pretrained", "")
     assert init_cfg.prefix == "backbone."
-    gpus, batch = map(int, re.search(r"_(\d+)xb(\d+)-", path.stem).groups())
+    stem = Path(path).stem
+    gpus, batch = map(int, re.search(r"_(\d+)xb(\d+)-", stem).groups())
+    if "resnet-tiny" in stem and choice == "PERCENT=1":
+        batch = 32  # as its first lines say
     assert cfg.train_dataloader.batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == gpus * batch
-    model = build_on_meta(cfg.model, monkeypatch)
+    model = build_on_meta(cfg.model)
     trained = [n for n, p in model.named_parameters() if p.requires_grad]
-    if path.stem.startswith("linear"):
+    if stem.startswith("linear"):
         assert all(name.startswith("head.classifiers.") for name in trained)
         assert len(trained) == 2 * len(cfg.model.head.lr_factors)
     else:
@@ -108,31 +102,33 @@ def test_config_builds(path, monkeypatch):
         ValueError, match="--pretrained FILE, or set model.backbone.init_cfg"
     ):
         check_pretrained(model)
+    check_parts(cfg)
+    assert choice.split("=")[-1] in cfg.get("work_dir", "")
 
 
 @pytest.mark.parametrize(
     ("pretraining", "benchmarks"),
     [
-        ("snclr_r50_8xb256.py", "*_r50_*.py"),
-        ("imagenet/snclr_vit-small-p16_8xb512-300e_in1k.py", "*_vit-small-p16_*.py"),
-        ("imagenet/snclr_vit-base-p16_8xb512-300e_in1k.py", "*_vit-base-p16_*.py"),
-        ("snclr_resnet-tiny_1xb128_fashion-mnist.py", "*_resnet-tiny_*.py"),
+        ("snclr_r50_8xb256.py", "_r50_"),
+        ("imagenet/snclr_vit-small-p16_8xb512-300e_in1k.py", "vit-small-p16"),
+        ("imagenet/snclr_vit-base-p16_8xb512-300e_in1k.py", "vit-base-p16"),
+        ("snclr_resnet-tiny_1xb128_fashion-mnist.py", "_resnet-tiny_"),
     ],
 )
-def test_backbone_is_that_of_pretraining(pretraining, benchmarks, monkeypatch):
-    def backbone(path):
-        config = dict(Config.fromfile(path).model.backbone)
+def test_backbone_is_that_of_pretraining(pretraining, benchmarks):
+    def backbone(path, choice=""):
+        config = dict(load_config(path, choice).model.backbone)
         if config.get("norm_cfg"):  # SyncBN needs a GPU to be built
             config.pop("norm_cfg")
-        module = build_on_meta(config, monkeypatch)
+        module = build_on_meta(config)
         heads = [m.num_heads for m in module.modules() if hasattr(m, "num_heads")]
         return heads, {k: v.shape for k, v in module.state_dict().items()}
 
-    expected = backbone(REPOSITORY / "configs" / pretraining)
-    paths = list(FOLDER.rglob(benchmarks))
-    assert paths
-    for path in paths:
-        assert backbone(path) == expected, path
+    expected = backbone(pretraining)
+    found = [case for case in CASES if any(benchmarks in part for part in case)]
+    assert found
+    for case in found:
+        assert backbone(*case) == expected, case
 
 
 # ImageNet
@@ -178,30 +174,23 @@ def shrink_imagenet(cfg, root, size=32):
 
 
 @pytest.mark.parametrize(
-    "path",
-    [path for path in CONFIGS if "_in1k" in path.stem],
-    ids=lambda path: path.stem,
+    "name, choice",
+    [
+        ("linear_vit-small-p16_8xb128-coslr-90e_in1k.py", ""),
+        ("finetune_vit_8xb64-coslr-150e_in1k.py", "BACKBONE=vit-small-p16"),
+        ("semi_r50_8xb32-steplr-20e_in1k.py", "PERCENT=1"),
+    ],
 )
-def test_imagenet_configs_train_and_evaluate(path, imagenet, tmp_path):
-    cfg = load(path)
+def test_imagenet_configs_train_and_evaluate(name, choice, imagenet, tmp_path):
+    """Frozen or not, ResNet and ViT, from a folder and from a list."""
+    cfg = load(name, choice)
     shrink_imagenet(cfg, imagenet)
-    backbone = {**cfg.model.backbone, "norm_cfg": dict(type="BN"), "frozen_stages": -1}
-    if "ViT" in backbone["type"] or "Vision" in backbone["type"]:
-        backbone["norm_cfg"] = dict(type="LN", eps=1e-6)
-    backbone.pop("init_cfg")
-    state = MODELS.build(backbone).state_dict()
-    for key, value in state.items():  # no batch norm as it is initialized
-        if value.is_floating_point():
-            value.copy_(torch.rand_like(value) * 0.2 + (0.5 if "var" in key else -0.1))
-    checkpoint = tmp_path / "pretraining.pth"
-    torch.save(
-        {"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, checkpoint
-    )
+    checkpoint = save_backbone(cfg.model.backbone, tmp_path / "pretraining.pth")
 
     runner, start = train(cfg, checkpoint, tmp_path / "run")
-    assert runner.iter == (3 if path.stem.startswith("semi") else 6)
+    assert runner.iter == (3 if name.startswith("semi") else 6)
     check_backbone(start, checkpoint, frozen=True)
-    linear = path.stem.startswith("linear")
+    linear = name.startswith("linear")
     check_backbone(runner.model.state_dict(), checkpoint, frozen=linear)
     metrics = runner.test()
     assert 0 <= metrics["accuracy/top1"] <= 100
@@ -212,7 +201,7 @@ def test_imagenet_configs_train_and_evaluate(path, imagenet, tmp_path):
 def test_semi_supervised_learning_rates():
     """SwAV's published commands."""
     for percent, backbone, head in ((1, 0.02, 5), (10, 0.01, 0.2)):
-        cfg = load(f"semi_r50_8xb32-steplr-20e_in1k-{percent}pct.py")
+        cfg = load("semi_r50_8xb32-steplr-20e_in1k.py", f"PERCENT={percent}")
         assert cfg.optim_wrapper.optimizer.lr == backbone
         mult = cfg.optim_wrapper.paramwise_cfg.custom_keys["head."].lr_mult
         assert backbone * mult == pytest.approx(head)
@@ -247,8 +236,8 @@ def tiny_backbone(cfg, root):
     return options
 
 
-def tiny(name, root, **overrides):
-    cfg = load(name)
+def tiny(name, root, choice="", **overrides):
+    cfg = load(name, choice)
     cfg.merge_from_dict(tiny_backbone(cfg, root))
     cfg.merge_from_dict(
         {"train_cfg.max_epochs": 1, "val_dataloader.dataset.indices": 100, **overrides}
@@ -303,37 +292,44 @@ def test_fine_tuning(digits_root, pretrained, tmp_path):
     assert runner.test()["accuracy/top1"] > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "images"),
-    [
-        ("semi_resnet-tiny_1xb32-coslr-100e_fashion-mnist-1pct.py", 14),
-        ("semi_resnet-tiny_1xb128-coslr-50e_fashion-mnist-10pct.py", 143),
-    ],
-)
-def test_semi_supervised(name, images, digits_root, pretrained, tmp_path):
-    percent = 1 if "-1pct" in name else 10
-    assert (
-        load(name).train_dataloader.dataset.split_file == f"train_{percent}percent.txt"
-    )
+def test_semi_supervised(digits_root, pretrained, tmp_path):
+    name = "semi_resnet-tiny_1xb128-coslr-50e_fashion-mnist.py"
+    for percent in (1, 10):
+        file = load(name, f"PERCENT={percent}").train_dataloader.dataset.split_file
+        assert file == f"train_{percent}percent.txt"
     labels = splits.read_labels(
         str(CONFIG), {"train_dataloader.dataset.data_root": str(digits_root)}
     )
-    split = tmp_path / "split.txt"
-    splits.write(split, splits.draw(labels, percent), labels)
-    option = {
+    for percent, images in ((10, 143), (1, 14)):
+        split = tmp_path / f"{percent}.txt"
+        splits.write(split, splits.draw(labels, percent), labels)
+        assert len(split.read_text().splitlines()) == images
+    options = {
         "train_dataloader.dataset.split_file": str(split),
         "train_dataloader.drop_last": False,
     }
-    cfg = tiny(name, digits_root, **option)
+    cfg = tiny(name, digits_root, "PERCENT=1", **options)
     runner, start = train(cfg, pretrained, tmp_path / "run")
-    assert len(runner.train_dataloader.dataset) == images
-    assert runner.iter == -(-images // 16)
+    assert len(runner.train_dataloader.dataset) == images == 14
+    assert runner.iter == 1
     check_backbone(start, pretrained, frozen=True)
     check_backbone(runner.model.state_dict(), pretrained, frozen=False)
 
 
+def train_on_rank(rank, arguments):
+    """tools/train.py on one of two ranks."""
+    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
+    run_train(*arguments, "--launcher=pytorch")
+
+
+def run_train(*arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        runpy.run_path(str(REPOSITORY / "tools/train.py"), run_name="__main__")
+
+
 def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
-    name = f"configs/benchmarks/classification/{LINEAR}"
+    monkeypatch.chdir(tmp_path)
     options = {
         **tiny_backbone(load(LINEAR), digits_root),
         "model.head.lr_factors": "0.1,10",
@@ -345,33 +341,35 @@ def test_command_line(digits_root, pretrained, tmp_path, monkeypatch):
         f"{key}=({value[0]},)" if isinstance(value, tuple) else f"{key}={value}"
         for key, value in options.items()
     ]
-    # On two processes.
-    options = ["--pretrained", str(pretrained), "--cfg-options", *options]
-    output = tool("dist_train.sh", name, 2, *options, cwd=tmp_path)
-    assert "accuracy/top1_x0.1: " in output and "accuracy/best_lr_factor" in output
-    checkpoint = tmp_path / f"work_dirs/{Path(LINEAR).stem}/epoch_1.pth"
-    state = CheckpointLoader.load_checkpoint(str(checkpoint))["state_dict"]
+    arguments = [f"configs/{FOLDER}/{LINEAR}", f"--pretrained={pretrained}"]
+    options = ["--cfg-options", *options]
+    run_on_ranks(2, train_on_rank, [*arguments, *options])
+    folder = tmp_path / f"work_dirs/{Path(LINEAR).stem}"
+    (log,) = folder.glob("*/*.log")
+    log = log.read_text()
+    assert "accuracy/top1_x0.1: " in log and "accuracy/best_lr_factor" in log
+    state = CheckpointLoader.load_checkpoint(str(folder / "epoch_1.pth"))["state_dict"]
     check_backbone(state, pretrained, frozen=True)
 
-    # tools/train.py refuses before it trains.
+    # It refuses before it trains.
     options.append("model.backbone.init_cfg.prefix=encoder.")
-    monkeypatch.chdir(tmp_path)
-    arguments = ["train.py", name, "--work-dir=refused", *options]
-    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(ValueError, match=r"the 0 tensors under 'encoder\.'"):
-        runpy.run_path(str(REPOSITORY / "tools/train.py"), run_name="__main__")
+        run_train(*arguments, "--work-dir=refused", *options)
     assert not list(Path("refused").glob("*.pth"))
 
 
 # Transfer
 
 
-@pytest.mark.parametrize("path", TRANSFER, ids=lambda path: path.stem)
-def test_transfer_datasets(path, monkeypatch):
+LINEAR_TRANSFER = "transfer/linear_r50_1xb256-coslr-100e.py"
+FINETUNE_TRANSFER = "transfer/finetune_r50_1xb64-coslr-5k.py"
+DATA = [choice for path, choice in CASES if path.endswith(LINEAR_TRANSFER)]
+
+
+@pytest.mark.parametrize("choice", DATA)
+def test_transfer_datasets(choice):
     """Classes, metric and splits, and both configs of each dataset."""
-    linear = load(f"transfer/linear_r50_1xb256-coslr-100e_{path.stem}.py")
-    monkeypatch.setenv("DATASET", path.stem)
-    finetune = load("transfer/finetune_r50_1xb64-coslr-5k.py")
+    linear, finetune = (load(n, choice) for n in (LINEAR_TRANSFER, FINETUNE_TRANSFER))
     dataset = linear.train_dataloader.dataset
     cls = DATASETS.get(dataset.type)
     classes = cls.METAINFO.get("classes")  # None where MMPretrain has no names
@@ -382,7 +380,6 @@ def test_transfer_datasets(path, monkeypatch):
     assert linear.val_evaluator.mean_per_class == (dataset.type in macro)
     metric = finetune.val_evaluator[0]
     assert metric.type == ("SingleLabelMetric" if dataset.type in macro else "Accuracy")
-    assert path.stem in finetune.work_dir
     for cfg in (linear, finetune):
         assert cfg.model.head.num_classes == num_classes
         assert cfg.train_dataloader.dataset.type == dataset.type
@@ -390,8 +387,15 @@ def test_transfer_datasets(path, monkeypatch):
             assert loader.dataset.type == dataset.type
             assert loader.dataset.split == "test"
             assert loader.dataset.data_root == dataset.data_root
+            decoder = loader.dataset.pipeline[0].get("imdecode_backend")
+            assert decoder == ("pillow" if dataset.type == "SUN397" else None)
         assert cfg.train_dataloader.dataset.split in ("train", "trainval")
-        assert cfg.data_preprocessor.to_rgb == (not path.stem.startswith("cifar"))
+        assert cfg.data_preprocessor.to_rgb == ("cifar" not in choice)
+
+
+def test_transfer_covers_ten_datasets():
+    types = {load(LINEAR_TRANSFER, c).train_dataloader.dataset.type for c in DATA}
+    assert len(types) == 10
 
 
 @pytest.fixture
@@ -414,13 +418,12 @@ def caltech(image_folder, tmp_path):
 @pytest.mark.parametrize(
     ("name", "metric"),
     [
-        ("linear_r50_1xb256-coslr-100e_caltech101.py", "accuracy/mean_per_class"),
-        ("finetune_r50_1xb64-coslr-5k.py", "single-label/recall"),
+        (LINEAR_TRANSFER, "accuracy/mean_per_class"),
+        (FINETUNE_TRANSFER, "single-label/recall"),
     ],
 )
-def test_transfer_trains_and_evaluates(name, metric, caltech, monkeypatch, tmp_path):
-    monkeypatch.setenv("DATASET", "caltech101")
-    cfg = load(f"transfer/{name}")
+def test_transfer_trains_and_evaluates(name, metric, caltech, tmp_path):
+    cfg = load(name, "DATASET=caltech101")
     shrink_imagenet(cfg, caltech)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.pop("metainfo")
@@ -429,13 +432,7 @@ def test_transfer_trains_and_evaluates(name, metric, caltech, monkeypatch, tmp_p
         cfg.train_cfg.max_iters = 3
     else:
         cfg.train_cfg.max_epochs = 1
-    backbone = {**cfg.model.backbone, "frozen_stages": -1}
-    backbone.pop("init_cfg")
-    state = MODELS.build(backbone).state_dict()
-    checkpoint = tmp_path / "pretraining.pth"
-    torch.save(
-        {"state_dict": {f"backbone.{k}": v for k, v in state.items()}}, checkpoint
-    )
+    checkpoint = save_backbone(cfg.model.backbone, tmp_path / "pretraining.pth")
     runner, start = train(cfg, checkpoint, tmp_path / "run")
     assert runner.iter == 3
     check_backbone(start, checkpoint, frozen=True)
@@ -447,7 +444,7 @@ def test_transfer_images_are_normalized_rgb(name, photos, tmp_path):
     """Arrays in memory (CIFAR, RGB) and files give the network the same colors."""
     import mmcv
 
-    cfg = load(f"transfer/linear_r50_1xb256-coslr-100e_{name}.py")
+    cfg = load(LINEAR_TRANSFER, f"DATASET={name}")
     photo = photos[1][:224, :224]
     results = dict(img=photo)
     if name != "cifar10":

@@ -1,4 +1,4 @@
-"""Every config of the repository: it loads, trains 2 iterations and evaluates."""
+"""Pretraining configs: every one builds, one of each family trains and evaluates."""
 
 import re
 from pathlib import Path
@@ -6,23 +6,53 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from helpers.configs import CONFIGS, build_on_meta, cases, check_parts, load
 from helpers.shrink import shrink
 from helpers.tiny import REPOSITORY, build_runner
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
+from mmpretrain.apis import FeatureExtractor
 from mmpretrain.registry import MODELS
 
 from snclr_mm.evaluation import pool_features
 
-CONFIGS = REPOSITORY / "configs"
 MOCOV3 = Path(mmpretrain.__path__[0]) / ".mim/configs/mocov3"
-# Those of other libraries are in test_downstream_configs.py.
-ELSEWHERE = {"_base_", "mmdetection", "mmsegmentation"}
-PATHS = sorted(p for p in CONFIGS.rglob("*.py") if not ELSEWHERE & {*p.parts})
+CASES = [case for case in cases() if not case[0].startswith("benchmarks/")]
+RECIPES = re.findall(
+    r"^```python\n(.+?)^```", (REPOSITORY / "docs/recipes.md").read_text(), re.M | re.S
+)
+#: A config of each family, which differs from the others in how it trains.
+FAMILIES = {
+    "headline": "snclr_r50_8xb256.py",
+    "multi-crop": "imagenet/snclr_r50_8xb256-multi-crop-100e_in1k.py",
+    "augmented on the GPU": "imagenet/snclr_r50_8xb256-gpu-aug-100e_in1k.py",
+    "released, ViT": "imagenet/snclr-released_vit-small-p16_32xb128-300e_in1k.py",
+    "cached images": "small_images/snclr_r18_1xb256-gpu-aug-200e_small-images.py",
+    "by iterations, no labels": "small_images/"
+    "snclr_r18-half_1xb128-1500i_tree-crowns.py",
+    "SwAV": "baselines/swav_r50_8xb256-100e_in1k.py",
+    "InfoNCE": "baselines/mocov3_r50_8xb256-100e_in1k.py",
+    "NNCLR": "baselines/nnclr_r50_8xb256-100e_in1k.py",
+    "Swin": "other_algorithms/snclr_swin-tiny_8xb512-300e_in1k.py",
+}
 
 
-def name(path):
-    return str(path.relative_to(CONFIGS))
+def test_at_most_60_files():
+    """More of them hide what there is: a combination is written, not shipped."""
+    assert len(list(CONFIGS.rglob("*.py"))) <= 60
+
+
+@pytest.mark.parametrize("path, choice", CASES)
+def test_builds(path, choice):
+    """Model, transforms, metrics and hooks; and images can be prepared for it."""
+    if "timm" in path:
+        pytest.importorskip("timm")
+    cfg = load(path, choice)
+    assert cfg.custom_imports.imports == ["snclr_mm"]
+    check_parts(cfg)
+    types = [transform.type for transform in cfg.test_dataloader.dataset.pipeline]
+    assert types[0] == "LoadImage" and types[-1] == "PackInputs"
+    assert None not in (cfg.test_cfg, cfg.test_evaluator)
 
 
 class Watch(Hook):
@@ -40,11 +70,9 @@ class Watch(Hook):
         return sum(not torch.equal(before, after) for before, after in pairs)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=name)
-def test_trains_and_evaluates(path, image_folder, tmp_path, monkeypatch):
-    if "timm" in path.name:
-        pytest.importorskip("timm")
-    cfg = shrink(Config.fromfile(path), image_folder, tmp_path)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trains_and_evaluates(family, image_folder, tmp_path, monkeypatch):
+    cfg = shrink(load(FAMILIES[family]), image_folder, tmp_path)
     # What a Runner logs and dumps; to format it takes longer than to train.
     monkeypatch.setattr(Config, "pretty_text", "")
     runner = build_runner(cfg)
@@ -61,18 +89,16 @@ def test_trains_and_evaluates(path, image_folder, tmp_path, monkeypatch):
 def test_widths_fit_at_full_size():
     """The test above shrinks each width to fit; here none is changed."""
     widths = {}
-    for path in PATHS:
-        model = Config.fromfile(path).model
-        backbone = {**model.backbone, "init_cfg": None}
-        key = str(backbone)
+    for path, choice in CASES:
+        model = load(path, choice).model
+        key = str(model.backbone)
         if key not in widths:
-            if backbone["type"] == "TIMMBackbone":
+            if model.backbone.type == "TIMMBackbone":
                 pytest.importorskip("timm")
-            network = MODELS.build(backbone)
+            network = build_on_meta(model.backbone)
             network.eval()  # some return nothing
-            with torch.no_grad():
-                images = torch.zeros(1, 3, 224, 224)
-                widths[key] = pool_features(network(images)).shape[1]
+            images = torch.zeros(1, 3, 224, 224, device="meta")
+            widths[key] = pool_features(network(images)).shape[1]
         neck, head = model.get("neck"), model.head
         first = neck if neck and "in_channels" in neck else head
         assert first.in_channels == widths[key], path
@@ -82,43 +108,41 @@ def test_widths_fit_at_full_size():
         assert not inner or inner == {neck.out_channels}, path
 
 
-# {gpus}xb{batch}[-accum{steps}][-...]-{epochs}e
-NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-accum(\d+))?(?:-[a-z]\w+)*-(\d+)e_")
-RECIPES = [
-    path
-    for path in PATHS
-    if path.parent.name in ("imagenet", "small_images") and "-half" not in path.name
-]
+# {gpus}xb{batch}[-...]-{epochs}e
+NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-[a-z]\w+)*-(\d+)e_")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=name)
-def test_recipe_does_what_its_name_says(path):
-    cfg = Config.fromfile(path)
-    numbers = NUMBERS.search(path.name).groups(default="1")
-    gpus, batch, steps, epochs = map(int, numbers)
+@pytest.mark.parametrize(
+    "path, choice",
+    [
+        c
+        for c in CASES
+        if re.match("imagenet|small_images", c[0]) and "half" not in c[0]
+    ],
+)
+def test_recipe_does_what_its_name_says(path, choice):
+    cfg = load(path, choice)
+    gpus, batch, epochs = map(int, NUMBERS.search(path).groups())
     wrapper = cfg.optim_wrapper
     assert cfg.train_dataloader.batch_size == batch
-    assert wrapper.get("accumulative_counts", 1) == steps
     assert cfg.auto_scale_lr.base_batch_size == gpus * batch
     warm_up, cosine = cfg.param_scheduler
     assert cfg.train_cfg.max_epochs == cosine.end == epochs
     assert warm_up.end == cosine.begin == epochs - cosine.T_max
-    lr = wrapper.optimizer.lr / (gpus * batch * steps / 256)
-    assert lr == pytest.approx(_base_lr(path.name, epochs))
-    # The average moves as far in one step of the optimizer, however many parts it has.
-    moved = 1 - (1 - cfg.model.base_momentum) ** steps
-    assert moved == pytest.approx(0.004 if epochs == 800 else 0.01, rel=0.01)
-    if path.parent.name == "imagenet":
-        bf16 = "-bf16-" in path.name
+    lr = wrapper.optimizer.lr / (gpus * batch / 256)
+    assert lr == pytest.approx(_base_lr(path, epochs))
+    assert cfg.model.base_momentum == (0.004 if epochs == 800 else 0.01)
+    if path.startswith("imagenet"):
         assert wrapper.type == "AmpOptimWrapper"
-        assert wrapper.get("dtype") == ("bfloat16" if bf16 else None)
-        assert wrapper.loss_scale == (1.0 if bf16 else "dynamic")
+        assert (wrapper.get("dtype"), wrapper.loss_scale) == (None, "dynamic")
         multi_view = cfg.train_dataloader.dataset.pipeline[1]
         sizes = [view[0].scale for view in multi_view.transforms]
-        if "-mcrop-" in path.name:
+        if "multi-crop" in path:
             assert (multi_view.num_views, sizes) == ([1, 1, 6], [224, 224, 96])
         else:
             assert (multi_view.num_views, sizes) == ([1, 1], [224, 224])
+    else:
+        assert choice.removeprefix("DATASET=") in cfg.work_dir
 
 
 def _base_lr(name, epochs):
@@ -130,6 +154,146 @@ def _base_lr(name, epochs):
     if "r18" in name:
         return 0.12
     return 0.6 if epochs == 100 else 0.3
+
+
+def test_headline_is_reachable_by_both_names():
+    long = load("imagenet/snclr_r50_8xb256-100e_in1k.py").to_dict()
+    assert load("snclr_r50_8xb256.py").to_dict() == long
+
+
+@pytest.mark.parametrize(
+    "choice, size, classes, rgb",
+    [
+        ("cifar10", 32, "CIFAR10", True),
+        ("cifar100", 32, "CIFAR100", True),
+        ("tiny-imagenet", 64, "CustomDataset", False),
+        ("stl10", 96, "CustomDataset", False),
+    ],
+)
+def test_small_images(choice, size, classes, rgb):
+    """Sizes, folders and the order of the channels."""
+    path = "small_images/snclr_r18_1xb256-200e_small-images.py"
+    cfg = load(path, f"DATASET={choice}")
+    for view in cfg.train_dataloader.dataset.pipeline[1].transforms:
+        by_type = {transform.type: transform for transform in view}
+        assert by_type["RandomResizedCrop"].scale == size
+        red = by_type["RandomGrayscale"].channel_weights[0 if rgb else 2]
+        assert red == 0.2989
+    assert cfg.data_preprocessor.to_rgb == (not rgb)
+    datasets = [
+        cfg.train_dataloader.dataset,
+        cfg.val_cfg.bank_dataloader.dataset,
+        cfg.val_dataloader.dataset,
+    ]
+    assert [d.type for d in datasets[1:]] == [classes] * 2
+    if rgb:
+        assert [d.split for d in datasets] == ["train", "train", "test"]
+        assert datasets[2].test_mode
+    else:
+        folders = [d.data_root.removeprefix(f"data/{choice}/") for d in datasets]
+        assert (
+            folders
+            == dict(
+                stl10=["unlabeled", "train", "test"],
+                **{"tiny-imagenet": ["train", "train", "val"]},
+            )[choice]
+        )
+
+
+def test_unknown_choices_are_refused():
+    pairs = {(path, choice.split("=")[0]) for path, choice in cases() if choice}
+    assert {v for _, v in pairs} == {"DATASET", "PERCENT", "BACKBONE", "SEGMENTOR"}
+    for path, variable in pairs:
+        if variable != "SEGMENTOR":  # names a file of MMSegmentation
+            with pytest.raises(ValueError, match=f"{variable}=x is unknown: use one"):
+                load(path, f"{variable}=x")
+
+
+# Variants
+
+
+@pytest.fixture
+def compose(tmp_path):
+    """text -> the config that a user has written beside configs/."""
+    (tmp_path / "configs").symlink_to(CONFIGS)
+
+    def read(text):
+        (tmp_path / "mine.py").write_text(text)
+        return Config.fromfile(tmp_path / "mine.py")
+
+    return read
+
+
+def find(*words):
+    """The snippet of docs/recipes.md that has these words."""
+    (snippet,) = (s for s in RECIPES if all(word in s for word in words))
+    return snippet
+
+
+def test_larger_batch_by_accumulation_in_bfloat16(compose):
+    cfg = compose(find("800e", "accumulative_counts", "bf16"))
+    wrapper = cfg.optim_wrapper
+    assert (wrapper.type, wrapper.dtype) == ("AmpOptimWrapper", "bfloat16")
+    assert wrapper.loss_scale == 1.0
+    assert wrapper.accumulative_counts == 2
+    assert wrapper.optimizer.lr == pytest.approx(0.3 * 4096 / 256)
+    assert wrapper.optimizer.weight_decay == 1.5e-6
+    # The average moves as far in one step of the optimizer, however many parts it has.
+    moved = 1 - (1 - cfg.model.base_momentum) ** 2
+    assert moved == pytest.approx(0.004, rel=0.01)
+    check_parts(cfg)
+
+
+def test_same_batch_with_less_memory(compose):
+    cfg = compose(find("vit-base", "accumulative_counts"))
+    base = load("imagenet/snclr_vit-base-p16_8xb512-300e_in1k.py")
+    assert cfg.optim_wrapper == {**base.optim_wrapper, "accumulative_counts": 4}
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+    assert 4 * cfg.train_dataloader.batch_size == base.train_dataloader.batch_size
+    moved = 1 - (1 - cfg.model.base_momentum) ** 4
+    assert moved == pytest.approx(base.model.base_momentum, rel=0.01)
+
+
+def test_multi_crop_of_a_vit_with_accumulation(compose, image_folder, tmp_path):
+    cfg = compose(find("multi_crop", "vit-small"))
+    views = cfg.train_dataloader.dataset.pipeline[1]
+    assert views.num_views == [1, 1, 6]
+    crops = [(v[0].scale, v[0].crop_ratio_range) for v in views.transforms]
+    assert crops == [(224, (0.08, 1.0))] * 2 + [(96, (0.05, 0.14))]
+    # The local views' colors are those of the large ones.
+    large, local = (
+        {transform.type: transform for transform in views.transforms[i]} for i in (1, 2)
+    )
+    for kind in ("RandomApply", "RandomGrayscale", "RandomFlip"):
+        assert local[kind] == large[kind]
+    assert local["GaussianBlur"] == {**large["GaussianBlur"], "prob": 0.5}
+    assert cfg.optim_wrapper.dtype == "bfloat16"
+    check_parts(cfg)
+
+
+def test_fsdp(compose):
+    cfg = compose(find("fsdp"))
+    assert cfg.runner_type == "FlexibleRunner"
+    assert cfg.strategy.type == "ResumableFSDPStrategy"
+    base = load("imagenet/snclr_vit-base-p16_8xb512-300e_in1k.py")
+    base.optim_wrapper.optimizer.fused = False
+    for key in ("model", "optim_wrapper", "train_dataloader"):
+        assert cfg[key] == base[key]
+
+
+def test_bfloat16_from_the_command_line():
+    options = re.search(
+        r"(optim_wrapper\.dtype=\S+) (optim_wrapper\.loss_scale=\S+)",
+        (REPOSITORY / "docs/recipes.md").read_text(),
+    )
+    cfg = load("snclr_r50_8xb256.py")
+    pairs = (option.split("=") for option in options.groups())
+    cfg.merge_from_dict({k: DictAction._parse_iterable(v) for k, v in pairs})
+    variant = load("_base_/variants/bf16.py").bf16
+    assert cfg.optim_wrapper == {**load("snclr_r50_8xb256.py").optim_wrapper, **variant}
+
+
+# What recipes are made of
 
 
 @pytest.mark.parametrize(
@@ -147,8 +311,8 @@ def _base_lr(name, epochs):
     ],
 )
 def test_recipes_are_mocov3s(ours, stock):
-    cfg = Config.fromfile(CONFIGS / f"imagenet/{ours}.py")
-    stock = Config.fromfile(MOCOV3 / f"mocov3_{stock}.py")
+    cfg = load(f"imagenet/{ours}.py")
+    stock = load(MOCOV3 / f"mocov3_{stock}.py")
     assert cfg.param_scheduler == stock.param_scheduler
     assert cfg.train_cfg.max_epochs == stock.train_cfg.max_epochs
     stock.optim_wrapper.optimizer.lr *= (
@@ -171,21 +335,26 @@ def test_recipes_are_mocov3s(ours, stock):
     assert cfg.get("find_unused_parameters") == stock.get("find_unused_parameters")
 
 
+SMALL = "small_images/snclr_r18_1xb256"
+
+
 @pytest.mark.parametrize(
-    "config, base",
+    "config, base, choice",
     [
-        ("imagenet/snclr_r50_8xb256-gpu-aug-100e_in1k", "snclr_r50_8xb256"),
+        ("imagenet/snclr_r50_8xb256-gpu-aug-100e_in1k", "snclr_r50_8xb256", ""),
         *(
-            (f"{name}-gpu-aug{rest}", f"{name}{rest}")
-            for name, rest in (
-                ("small_images/snclr_r18_1xb256", "-200e_tiny-imagenet"),
-                ("snclr_resnet-tiny_1xb128", "_fashion-mnist"),
-            )
+            (f"{SMALL}-gpu-aug-200e_small-images", f"{SMALL}-200e_small-images", choice)
+            for choice in ("DATASET=tiny-imagenet", "DATASET=cifar10")
+        ),
+        (
+            "snclr_resnet-tiny_1xb128-gpu-aug_fashion-mnist",
+            "snclr_resnet-tiny_1xb128_fashion-mnist",
+            "",
         ),
     ],
 )
-def test_gpu_aug_moves_the_same_transforms(config, base):
-    cfg, base = (Config.fromfile(CONFIGS / f"{c}.py").to_dict() for c in (config, base))
+def test_gpu_aug_moves_the_same_transforms(config, base, choice):
+    cfg, base = (load(f"{c}.py", choice).to_dict() for c in (config, base))
     multi_view = base["train_dataloader"]["dataset"]["pipeline"][1]
     preprocessor = cfg["data_preprocessor"]
     for key in ("mean", "std", "to_rgb"):
@@ -201,14 +370,15 @@ def test_gpu_aug_moves_the_same_transforms(config, base):
     assert num_views == multi_view["num_views"]
     for key in ("model", "optim_wrapper", "param_scheduler", "train_cfg", "val_cfg"):
         assert cfg[key] == base[key]
+    images = "tiny-imagenet" in choice  # those of CIFAR are in memory
+    assert ("cache_dir" in cfg["train_dataloader"]["dataset"]) == images
 
 
 @pytest.mark.parametrize("method", ["mocov3", "swav", "nnclr"])
 def test_baselines_differ_in_the_method_alone(method):
     """Data, schedule, evaluation and backbone are SNCLR's; SwAV has no predictor."""
-    reference = Config.fromfile(CONFIGS / "snclr_r50_8xb256.py").to_dict()
-    baseline = CONFIGS / f"baselines/{method}_r50_8xb256-100e_in1k.py"
-    baseline = Config.fromfile(baseline).to_dict()
+    reference = load("snclr_r50_8xb256.py").to_dict()
+    baseline = load(f"baselines/{method}_r50_8xb256-100e_in1k.py").to_dict()
     models = [cfg.pop("model") for cfg in (baseline, reference)]
     for key in ("filename", "custom_hooks", "temperature", "find_unused_parameters"):
         baseline.pop(key, None), reference.pop(key, None)
@@ -229,9 +399,7 @@ def test_baselines_differ_in_the_method_alone(method):
 
 def test_released_setting():
     """The authors' start.sh; see tests/golden for what its loss computes."""
-    cfg = Config.fromfile(
-        CONFIGS / "imagenet/snclr-released_vit-small-p16_32xb128-300e_in1k.py"
-    )
+    cfg = load("imagenet/snclr-released_vit-small-p16_32xb128-300e_in1k.py")
     head = MODELS.build(cfg.model.head)
     assert head.objective == "sum_of_logs"
     assert (head.temperature, head.loss_weight, head.num_neighbors) == (0.2, 0.4, 30)
@@ -242,8 +410,19 @@ def test_released_setting():
 
 
 def test_plain_folder_needs_a_folder_alone():
-    cfg = Config.fromfile(CONFIGS / "snclr_r50_8xb256_image-folder.py")
-    assert cfg.train_dataloader.dataset.type == "ImageFolder"
-    assert cfg.train_dataloader.dataset.data_root == cfg.data_root == "data/images"
-    text = str({k: v for k, v in cfg.to_dict().items() if k != "train_dataloader"})
-    assert "imagenet" not in text
+    cfg = load("snclr_r50_8xb256_image-folder.py")
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        assert loader.dataset.type == "ImageFolder"
+        assert loader.dataset.data_root == cfg.data_root == "data/images"
+    assert "imagenet" not in str(cfg.to_dict())
+
+
+def test_feature_extractor_of_mmpretrain(image_folder, tmp_path):
+    """It prepares images by the test pipeline, also where nothing has a label."""
+    cfg = shrink(load("snclr_r50_8xb256_image-folder.py"), image_folder, tmp_path)
+    cfg.dump(tmp_path / "config.py")
+    extractor = FeatureExtractor(str(tmp_path / "config.py"), device="cpu")
+    images = [str(image_folder / f"{name}/0.png") for name in ("china", "flower")]
+    one, other = (features[-1] for features in extractor(images))
+    assert len(one) == cfg.model.neck.in_channels
+    assert not torch.equal(one, other)

@@ -23,7 +23,7 @@ import numpy as np
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_sample_images
 
-from snclr_mm.datasets import CocoFile, box_of, check_empty
+from coco import CocoFile, box_of, check_empty
 
 CLASSES = tuple(FashionMNIST.METAINFO["classes"])
 SIDE = 128

@@ -1,5 +1,5 @@
 # Vanilla contrastive learning (InfoNCE): stock MoCo v3, else as the SNCLR config.
-_base_ = "../snclr_r50_8xb256.py"
+_base_ = "../imagenet/snclr_r50_8xb256-100e_in1k.py"
 
 model = dict(
     type="MoCoV3",

@@ -1,6 +1,6 @@
 # NNCLR: each key is replaced by its nearest neighbor in the queue; else as the SNCLR
 # config.
-_base_ = "../snclr_r50_8xb256.py"
+_base_ = "../imagenet/snclr_r50_8xb256-100e_in1k.py"
 
 temperature = 0.1  # NNCLR's
 model = dict(

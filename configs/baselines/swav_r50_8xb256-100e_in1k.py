@@ -1,6 +1,6 @@
 # SwAV with a queue, MMPretrain's own, on two crops: prototypes in place of predictor
 # and momentum encoder; else as the SNCLR config.
-_base_ = "../snclr_r50_8xb256.py"
+_base_ = "../imagenet/snclr_r50_8xb256-100e_in1k.py"
 
 model = dict(
     _delete_=True,

@@ -1,9 +1,4 @@
-# SNCLR, ViT-B/16, ImageNet, 300 epochs, 8 GPUs x 512 images.
-_base_ = [
-    "../_base_/models/snclr_vit-base-p16.py",
-    "../_base_/datasets/imagenet_mocov3_vit.py",
-    "../_base_/schedules/adamw_coslr-300e.py",
-    "../_base_/default_runtime.py",
-]
+# SNCLR, ViT-B/16, ImageNet, 300 epochs, 8 GPUs x 512 images; else as ViT-S/16.
+_base_ = "snclr_vit-small-p16_8xb512-300e_in1k.py"
 
-train_dataloader = dict(batch_size=512)
+model = dict(backbone=dict(arch="base"), neck=dict(in_channels=768))

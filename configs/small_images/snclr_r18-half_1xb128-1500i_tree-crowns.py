@@ -2,15 +2,18 @@
 # few, so it counts steps. For two CPU cores.
 _base_ = "snclr_r18-half_1xb128-25e_garment-scenes.py"
 
+views = _base_.views
+# Colors as in small_images.py.
+views[0].jitter.transforms[0].hue = views[1].jitter.transforms[0].hue = 0.1
+views[0].gray.prob = views[1].gray.prob = 0.2
 train_pipeline = _base_.train_pipeline
-for _view in train_pipeline[1].transforms:  # colors as in small_images.py
-    _view[1].transforms[0].hue = 0.1
-    _view[2].prob = 0.2
-del _view
+train_pipeline[1].transforms = [list(view.values()) for view in views]
+data_root = "data/tree-crowns/train"
 train_dataloader = dict(
-    dataset=dict(data_root="data/tree-crowns/train", pipeline=train_pipeline),
+    dataset=dict(data_root=data_root, pipeline=train_pipeline),
     sampler=dict(type="InfiniteSampler"),
 )
+test_dataloader = dict(dataset=dict(data_root=data_root))
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=1500)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),

@@ -21,24 +21,32 @@ model = dict(
     ),
 )
 
+views = _base_.views
+views[0].crop.crop_ratio_range = views[1].crop.crop_ratio_range = (0.2, 1.0)
+# Else the colors tell pictures apart.
+views[0].jitter.transforms[0].hue = views[1].jitter.transforms[0].hue = 0.5
+views[0].gray.prob = views[1].gray.prob = 0.5
 train_pipeline = _base_.train_pipeline
-for _view in train_pipeline[1].transforms:
-    _view[0].crop_ratio_range = (0.2, 1.0)
-    # Else the colors tell pictures apart.
-    _view[1].transforms[0].hue = 0.5
-    _view[2].prob = 0.5
-del _view
+train_pipeline[1].transforms = [list(view.values()) for view in views]
+data_root = "data/garment-scenes/unlabeled"
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
+    dataset=dict(type="ImageFolder", data_root=data_root, pipeline=train_pipeline),
+)
+# kNN needs labels, so nothing is measured: the test part says which images to extract
+# features of, and how they are prepared.
+val_cfg = val_dataloader = val_evaluator = None
+test_dataloader = dict(
+    num_workers=2,
     dataset=dict(
         type="ImageFolder",
-        data_root="data/garment-scenes/unlabeled",
-        pipeline=train_pipeline,
+        data_root=data_root,
+        pipeline=[dict(type="LoadImage"), dict(type="PackInputs")],
     ),
 )
-val_cfg = val_dataloader = val_evaluator = None
-test_cfg = test_dataloader = test_evaluator = None
+test_cfg = dict(_delete_=True)
+test_evaluator = []
 
 optim_wrapper = dict(
     type="AmpOptimWrapper",  # off on CPUs without instructions for bfloat16

@@ -70,8 +70,7 @@ def shrink(cfg: Config, image_folder: Path, work_dir: Path) -> Config:
     cfg.work_dir = str(work_dir)
     cfg.launcher = "none"
     cfg.randomness = dict(seed=0)
-    _shrink_numbers(cfg._cfg_dict)
-    _shrink_backbone(cfg.model)
+    shrink_numbers(cfg)
     labels = _write_labels(image_folder, work_dir)
     for stage, images in (("train", 2 * BATCH), ("val", BATCH), ("test", BATCH)):
         loader = cfg.get(f"{stage}_dataloader")
@@ -80,6 +79,13 @@ def shrink(cfg: Config, image_folder: Path, work_dir: Path) -> Config:
         bank = (cfg.get(f"{stage}_cfg") or {}).get("bank_dataloader")
         if bank:
             bank.dataset = _dataset(bank.dataset, image_folder, labels, None)
+    return cfg
+
+
+def shrink_numbers(cfg: Config) -> Config:
+    """The same with few channels, layers, pixels and steps; changed in place."""
+    _shrink_numbers(cfg._cfg_dict)
+    _shrink_backbone(cfg.model)
     return cfg
 
 

@@ -6,7 +6,7 @@ from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
-CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_stl10.py"
+CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_small-images.py"
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def binary(photos, tmp_path):
 def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
     folder, tiles = binary
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATASET", "stl10")
     monkeypatch.setattr("sys.argv", ["prepare_stl10.py", str(folder)])
     prepare_stl10.main()
     assert "STL-10 is in data/stl10" in capsys.readouterr().out

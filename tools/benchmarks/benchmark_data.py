@@ -52,8 +52,8 @@ CASES = [
     ),
     (
         "Tiny-ImageNet, 64 px",
-        "small_images/snclr_r18_1xb256-200e_tiny-imagenet.py",
-        "small_images/snclr_r18_1xb256-gpu-aug-200e_tiny-imagenet.py",
+        "small_images/snclr_r18_1xb256-200e_small-images.py",
+        "small_images/snclr_r18_1xb256-gpu-aug-200e_small-images.py",
         64,
     ),
     (

@@ -28,7 +28,7 @@ from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import nn
 
-CONFIGS = Path(__file__).parents[2] / "configs/_base_"
+CONFIGS = Path(__file__).parents[2] / "configs/imagenet"
 WARM_UP = 3
 CHECKED = 3  # first steps, in which SNCLR without neighbors must be MoCoV3
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
@@ -168,8 +168,9 @@ def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
     The learning rate is the warm-up's first.
     """
     vit = args.backbone == "vit-small"
-    base = "snclr_vit-small-p16" if vit else "snclr_r50"
-    model = Config.fromfile(CONFIGS / f"models/{base}.py").model
+    name = "vit-small-p16_8xb512-300e" if vit else "r50_8xb256-100e"
+    recipe = Config.fromfile(CONFIGS / f"snclr_{name}_in1k.py")
+    model = recipe.model
     if vit:
         model.backbone.img_size = args.image_size
     else:
@@ -181,10 +182,8 @@ def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
     for part in (model.neck, model.head.predictor):
         part.norm_cfg = dict(type="BN1d")
     model.head.queue.length = args.queue_length
-    schedule = "adamw_coslr-300e" if vit else "lars_coslr-100e"
-    schedule = Config.fromfile(CONFIGS / f"schedules/{schedule}.py")
-    ours = schedule.optim_wrapper.to_dict()
-    ours["optimizer"]["lr"] *= schedule.param_scheduler[0].start_factor
+    ours = recipe.optim_wrapper.to_dict()
+    ours["optimizer"]["lr"] *= recipe.param_scheduler[0].start_factor
     stock = deepcopy(ours)
     if vit:
         del stock["optimizer"]["fused"]

@@ -1,5 +1,7 @@
-# ImageNet with MoCo v3's two views (crop scale 0.2-1), unlabeled in training, and
-# weighted kNN on the validation images every 10 epochs.
+# ImageNet with MoCo v3's two views for ResNet-50, unlabeled in training; weighted kNN
+# on the validation images.
+_base_ = "imagenet_test.py"
+
 data_preprocessor = dict(
     type="SelfSupDataPreprocessor",
     mean=[123.675, 116.28, 103.53],
@@ -8,15 +10,15 @@ data_preprocessor = dict(
 )
 
 
-def _view(blur, solarize):
-    return [
-        dict(
+def make_view(blur, solarize):
+    return dict(
+        crop=dict(
             type="RandomResizedCrop",
             scale=224,
             crop_ratio_range=(0.2, 1.0),
             backend="pillow",
         ),
-        dict(
+        jitter=dict(
             type="RandomApply",
             transforms=[
                 dict(
@@ -29,39 +31,34 @@ def _view(blur, solarize):
             ],
             prob=0.8,
         ),
-        dict(
+        gray=dict(
             type="RandomGrayscale",
             prob=0.2,
             keep_channels=True,
-            channel_weights=(0.114, 0.587, 0.2989),
+            channel_weights=(0.114, 0.587, 0.2989),  # BGR
         ),
-        dict(
+        blur=dict(
             type="GaussianBlur",
             magnitude_range=(0.1, 2.0),
             magnitude_std="inf",
             prob=blur,
         ),
-        dict(type="Solarize", thr=128, prob=solarize),
-        dict(type="RandomFlip", prob=0.5),
-    ]
+        solarize=dict(type="Solarize", thr=128, prob=solarize),
+        flip=dict(type="RandomFlip", prob=0.5),
+    )
 
 
+# By name, for the configs that change one of them.
+views = [make_view(blur=1.0, solarize=0.0), make_view(blur=0.1, solarize=0.2)]
 train_pipeline = [
     dict(type="LoadImage"),
     dict(
         type="MultiView",
         num_views=[1, 1],
-        transforms=[_view(blur=1.0, solarize=0.0), _view(blur=0.1, solarize=0.2)],
+        transforms=[list(view.values()) for view in views],
     ),
     dict(type="PackInputs"),
 ]
-test_pipeline = [
-    dict(type="LoadImage"),
-    dict(type="ResizeEdge", scale=256, edge="short", backend="pillow"),
-    dict(type="CenterCrop", crop_size=224),
-    dict(type="PackInputs"),
-]
-
 train_dataloader = dict(
     batch_size=256,
     num_workers=8,
@@ -75,36 +72,6 @@ train_dataloader = dict(
         type="ImageFolder", data_root="data/imagenet/train", pipeline=train_pipeline
     ),
 )
-val_dataloader = dict(
-    batch_size=256,
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    collate_fn=dict(type="default_collate"),
-    dataset=dict(
-        type="ImageNet", data_root="data/imagenet/", split="val", pipeline=test_pipeline
-    ),
-)
-val_evaluator = dict(type="Accuracy", topk=(1, 5), prefix="knn")
-val_cfg = dict(
-    type="KNNValLoop",
-    k=20,
-    temperature=0.07,
-    bank_dataloader=dict(
-        batch_size=256,
-        num_workers=8,
-        persistent_workers=False,  # idle for ten epochs otherwise
-        sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
-        collate_fn=dict(type="default_collate"),
-        dataset=dict(
-            type="ImageNet",
-            data_root="data/imagenet/",
-            split="train",
-            pipeline=test_pipeline,
-        ),
-    ),
-)
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-test_cfg = dict(val_cfg, type="KNNTestLoop")
+val_dataloader = _base_.test_dataloader
+val_evaluator = _base_.test_evaluator
+val_cfg = dict(_base_.test_cfg, type="KNNValLoop")

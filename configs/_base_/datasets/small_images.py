@@ -1,11 +1,12 @@
-# Images of 32 to 96 px: two views with MoCo v3's colors and no blur, as solo-learn has
-# them for CIFAR, and weighted kNN. A dataset's file sets sizes and data.
+# Images of 32 to 128 px: two views with MoCo v3's colors and no blur, as solo-learn has
+# them for CIFAR, and weighted kNN, k and temperature DINO's. A recipe sets sizes and
+# data.
 
 
-def _view(solarize):
-    return [
-        dict(type="RandomResizedCrop", scale=64, crop_ratio_range=(0.08, 1.0)),
-        dict(
+def make_view(solarize):
+    return dict(
+        crop=dict(type="RandomResizedCrop", scale=64, crop_ratio_range=(0.08, 1.0)),
+        jitter=dict(
             type="RandomApply",
             transforms=[
                 dict(
@@ -18,23 +19,25 @@ def _view(solarize):
             ],
             prob=0.8,
         ),
-        dict(
+        gray=dict(
             type="RandomGrayscale",
             prob=0.2,
             keep_channels=True,
-            channel_weights=(0.114, 0.587, 0.2989),
+            channel_weights=(0.114, 0.587, 0.2989),  # BGR
         ),
-        dict(type="Solarize", thr=128, prob=solarize),
-        dict(type="RandomFlip", prob=0.5),
-    ]
+        solarize=dict(type="Solarize", thr=128, prob=solarize),
+        flip=dict(type="RandomFlip", prob=0.5),
+    )
 
 
+# By name, for the configs that change one of them.
+views = [make_view(solarize=0.0), make_view(solarize=0.2)]
 train_pipeline = [
     dict(type="LoadImage"),
     dict(
         type="MultiView",
         num_views=[1, 1],
-        transforms=[_view(solarize=0.0), _view(solarize=0.2)],
+        transforms=[list(view.values()) for view in views],
     ),
     dict(type="PackInputs"),
 ]
@@ -46,14 +49,14 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
 )
-val_dataloader = dict(
+test_dataloader = dict(
     batch_size=256,
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
 )
-val_evaluator = dict(type="Accuracy", topk=(1, 5), prefix="knn")
-val_cfg = dict(
-    type="KNNValLoop",
+test_evaluator = dict(type="Accuracy", topk=(1, 5), prefix="knn")
+test_cfg = dict(
+    type="KNNTestLoop",
     k=20,
     temperature=0.07,
     bank_dataloader=dict(
@@ -62,6 +65,6 @@ val_cfg = dict(
         collate_fn=dict(type="default_collate"),
     ),
 )
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator
-test_cfg = dict(val_cfg, type="KNNTestLoop")
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator
+val_cfg = dict(test_cfg, type="KNNValLoop")

@@ -1,6 +1,6 @@
 # SNCLR on a ResNet-18 for images of 32 to 96 px: 3 x 3 stem, no max-pooling. Widths,
-# momentum and τ as in solo-learn's MoCo v3 for CIFAR; objective, attention and K as in
-# the Fashion-MNIST recipe; not tuned.
+# momentum and τ as in solo-learn's MoCo v3 for CIFAR; objective and attention as in the
+# Fashion-MNIST recipe; Q and K are our choice; not tuned.
 model = dict(
     type="SNCLR",
     base_momentum=0.01,

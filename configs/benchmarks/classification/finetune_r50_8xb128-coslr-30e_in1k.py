@@ -3,7 +3,7 @@
 _base_ = [
     "mmpretrain::_base_/models/resnet50.py",
     "mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py",
-    "../../_base_/benchmark_runtime.py",
+    "../../_base_/default_runtime.py",
 ]
 
 model = dict(
@@ -23,4 +23,5 @@ param_scheduler = [
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30)
 val_cfg = dict()
 test_cfg = dict()
+custom_hooks = []  # no queue
 auto_scale_lr = dict(base_batch_size=1024)

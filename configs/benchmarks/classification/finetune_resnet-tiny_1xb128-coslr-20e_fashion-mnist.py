@@ -1,9 +1,5 @@
 # Fine-tuning the small recipe's backbone on all labels.
-_base_ = [
-    "../../_base_/models/snclr_resnet-tiny.py",
-    "../../_base_/datasets/fashion-mnist_labeled.py",
-    "../../_base_/benchmark_runtime.py",
-]
+_base_ = "../../snclr_resnet-tiny_1xb128_fashion-mnist.py"
 
 model = dict(
     _delete_=True,
@@ -15,7 +11,21 @@ model = dict(
     neck=dict(type="GlobalAveragePooling"),
     head=dict(type="LinearClsHead", num_classes=10, in_channels=128, topk=(1,)),
 )
+data_preprocessor = dict(type="ClsDataPreprocessor", num_classes=10)
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="RandomResizedCrop", scale=28, crop_ratio_range=(0.5, 1.0)),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackInputs"),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_evaluator = dict(_delete_=True, type="Accuracy", topk=1)
+test_evaluator = val_evaluator
+val_cfg = dict(_delete_=True)
+test_cfg = dict(_delete_=True)
+
 optim_wrapper = dict(
+    _delete_=True,
     optimizer=dict(type="SGD", lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4),
     # The classifier starts from nothing.
     paramwise_cfg=dict(custom_keys={"head.": dict(lr_mult=10)}),
@@ -23,5 +33,4 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True)
 ]
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=1)
-auto_scale_lr = dict(base_batch_size=128)
+custom_hooks = []  # no queue

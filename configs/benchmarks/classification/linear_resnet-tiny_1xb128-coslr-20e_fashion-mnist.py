@@ -1,22 +1,10 @@
-# Linear probe of the small recipe's backbone.
-_base_ = [
-    "../../_base_/models/snclr_resnet-tiny.py",
-    "../../_base_/datasets/fashion-mnist_labeled.py",
-    "../../_base_/schedules/linear_coslr-100e.py",
-    "../../_base_/benchmark_runtime.py",
-]
+# Linear probe of the small recipe's backbone, at six learning rates.
+_base_ = "finetune_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 
 model = dict(
-    _delete_=True,
-    type="ImageClassifier",
-    backbone=dict(
-        **_base_.model.backbone,
-        frozen_stages=3,
-        norm_eval=True,
-        init_cfg=dict(type="Pretrained", checkpoint="", prefix="backbone."),
-    ),
-    neck=dict(type="GlobalAveragePooling"),
+    backbone=dict(frozen_stages=3, norm_eval=True),
     head=dict(
+        _delete_=True,
         type="MultiLinearHead",
         num_classes=10,
         in_channels=128,
@@ -25,6 +13,9 @@ model = dict(
 )
 val_evaluator = dict(_delete_=True, type="MultiLinearAccuracy")
 test_evaluator = val_evaluator
-optim_wrapper = dict(optimizer=dict(lr=0.05))
-train_cfg = dict(max_epochs=20, val_interval=1)
-auto_scale_lr = dict(base_batch_size=128)
+optim_wrapper = dict(
+    _delete_=True,
+    constructor="MultiLinearOptimWrapperConstructor",
+    # 0.1 x batch / 256, and times each of model.head.lr_factors.
+    optimizer=dict(type="SGD", lr=0.05, momentum=0.9, weight_decay=0.0),
+)

@@ -14,7 +14,7 @@ from mmpretrain.registry import HOOKS
 
 from snclr_mm.models import NeighborQueue
 
-CONFIG = REPOSITORY / "configs/imagenet/snclr_vit-base-p16_8xb512-fsdp-300e_in1k.py"
+FSDP = REPOSITORY / "configs/_base_/variants/fsdp.py"
 VIT = dict(
     model__backbone=dict(
         _delete_=True,
@@ -59,8 +59,8 @@ def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
     )
     cfg.custom_hooks.append(dict(type="Losses"))
     if fsdp:
-        recipe = Config.fromfile(CONFIG)
-        cfg.runner_type, cfg.strategy = recipe.runner_type, deepcopy(recipe.strategy)
+        variant = Config.fromfile(FSDP)
+        cfg.runner_type, cfg.strategy = variant.runner_type, deepcopy(variant.strategy)
         cfg.strategy.model_wrapper.update(wrapper)
     runner = build_runner(cfg)
     runner.train()
@@ -152,8 +152,8 @@ def test_settings_without_a_momentum_update_are_refused(digits_root, tmp_path):
 
 def test_one_process_needs_no_fsdp(digits_root, tmp_path):
     cfg = tiny_config(digits_root, tmp_path, **VIT, **DATA)
-    recipe = Config.fromfile(CONFIG)
-    cfg.runner_type, cfg.strategy = recipe.runner_type, recipe.strategy
+    variant = Config.fromfile(FSDP)
+    cfg.runner_type, cfg.strategy = variant.runner_type, variant.strategy
     runner = build_runner(cfg)
     runner.train()
     assert runner.iter == 16

@@ -305,8 +305,9 @@ def test_images_that_are_not_finite(digits_root, tmp_path):
 
 def test_one_line_turns_all_on(digits_root, tmp_path):
     path = tmp_path / "config.py"
+    variant = REPOSITORY / "configs/_base_/variants/diagnostics.py"
     path.write_text(
-        f'_base_ = ["{CONFIG}", "{REPOSITORY}/configs/_base_/diagnostics.py"]\n'
+        f'_base_ = ["{CONFIG}", "{variant}"]\n'
         "custom_hooks = _base_.custom_hooks + _base_.diagnostics\n"
     )
     hooks = Config.fromfile(path).custom_hooks

@@ -1,7 +1,0 @@
-# Multi-crop whose two large views have MoCo v3's crop scale for ViT.
-_base_ = "imagenet_mcrop.py"
-
-train_pipeline = _base_.train_pipeline
-train_pipeline[1].transforms[0][0].crop_ratio_range = (0.08, 1.0)
-train_pipeline[1].transforms[1][0].crop_ratio_range = (0.08, 1.0)
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,9 +1,0 @@
-# 800 epochs, multi-crop: 2 views of 224 px and 6 of 96 px.
-_base_ = [
-    "../_base_/models/snclr_r50.py",
-    "../_base_/datasets/imagenet_mcrop.py",
-    "../_base_/schedules/lars_coslr-800e.py",
-    "../_base_/default_runtime.py",
-]
-
-model = dict(base_momentum=0.004)  # 0.996 for long training

@@ -1,4 +1,0 @@
-# bfloat16 in place of float16.
-_base_ = "snclr_vit-base-p16_8xb512-300e_in1k.py"
-
-optim_wrapper = dict(dtype="bfloat16", loss_scale=1.0)  # float32's range: no scaling

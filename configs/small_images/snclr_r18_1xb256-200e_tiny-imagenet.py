@@ -1,8 +1,0 @@
-# SNCLR, ResNet-18, Tiny-ImageNet or other images of 64 px, 200 epochs, one GPU. A
-# starting point, not tuned.
-_base_ = [
-    "../_base_/models/snclr_resnet18-small.py",
-    "../_base_/datasets/tiny-imagenet.py",
-    "../_base_/schedules/sgd_coslr-200e.py",
-    "../_base_/default_runtime.py",
-]
