@@ -18,7 +18,7 @@ def test_two_processes_send_keys_and_indices_only(tmp_path, capsys):
     assert computed["received_mb"]["authors"] == pytest.approx(
         2 * 63 * 8 * 4 * 16 * 2 / 1e6
     )
-    assert "| 352 " in capsys.readouterr().out
+    assert "| 352" in capsys.readouterr().out
 
 
 def test_a_wrong_loss_stops_it(monkeypatch):

@@ -25,7 +25,7 @@ def test_small_run(tmp_path, capsys):
             for step, cores in parts["cores"].items():
                 assert (cores - 1) * parts["worker"] < float(step)
                 assert cores * parts["worker"] >= float(step)
-            assert f"| {parts['worker']:.0f} " in printed
+            assert f"| {parts['worker']:.4g} " in printed
     assert record["decoders"]["cv2"]["difference"] == 0
     assert record["decoders"]["pillow"]["rate"] > 0
     assert record["torch"] == torch.__version__

@@ -51,7 +51,7 @@ def test_small_step(tmp_path, capsys):
     for row in record["results"]:
         low, high = row["quartiles_ms"]
         assert 0 < low <= row["ms"] <= high
-        assert f"| {row['ms']:.2f} " in printed
+        assert f"| {row['ms']:.4g} " in printed
         assert len(row["losses"]) == 2 + benchmark_step.CHECKED
         assert all(loss > 0 for loss in row["losses"])
     stock, without, soft, foreach, _ = (row["losses"] for row in record["results"])

@@ -50,21 +50,20 @@ def test_says_which_targets_are_met(tmp_path, text):
     (tmp_path / "tests.log").write_text("a test\n== 3 passed, 1 failed in 2s ==\n")
     written = text()
     for line in (
-        "| loss step, (a) authors' way / ours | 5x | at least 6x | **missed** |",
-        "| loss step, (b) direct way / ours | 3x | at least 2x | met |",
-        "| extra memory, ours / (b) | 0.167x | at most 0.333x | met |",
-        "| our time's growth / Q's, worst step | 0.875x | at most 1x | met |",
-        "| our time's growth / N's, worst step | | at most 1x | not measured |",
-        "| our time, K = 100 / K = 10 | 1.33x | at most 1.2x | **missed** |",
-        "| whole step, K = 30 / MoCoV3 | | at most 1.03x | not measured |",
-        "| images/s of a worker core, each data set | | at least 3x | not measured |",
+        "| loss step, (a) authors' way / ours | at least 6x | 5x | **missed** |",
+        "| loss step, (b) direct way / ours | at least 2x | 3x | met |",
+        "| extra memory, ours / (b) | at most 0.333x | 0.167x | met |",
+        "| our time's growth / Q's, worst step | at most 1x | 0.875x | met |",
+        "| our time's growth / N's, worst step | at most 1x | | not measured |",
+        "| our time, K = 100 / K = 10 | at most 1.2x | 1.33x | **missed** |",
+        "| whole step, K = 30 / MoCoV3 | at most 1.03x | | not measured |",
+        "| images/s of a worker core, each data set | at least 3x | | not measured |",
         "- GPU tests: 3 passed, 1 failed in 2s",
         "- cpu: some CPU",
-        "| 256 | 256 | 100 | 65536 | 256 | (d) snclr_mm | 120.00 | 120.00 – 120.00 |",
-        "within 1.0e-06. 4 keys have other neighbors than in (b), less similar by",
+        "| 256 | 256 | 100 | 65536 | 256 | (d) snclr_mm | 1e-06 | 2e-07 | 1 | True |",
+        "| 256 | 256 | 100 | 65536 | 256 | (d) snclr_mm | 120 | 120 – 120 | 1 | 10 |",
     ):
         assert line in written
-    assert "too far" not in written
 
 
 def test_targets_of_the_other_benchmarks(tmp_path, text):
@@ -91,15 +90,15 @@ def test_targets_of_the_other_benchmarks(tmp_path, text):
     )  # fmt: skip
     written = text()
     for line in (
-        "| whole step, K = 30 / MoCoV3 | 1.05x | at most 1.03x | **missed** |",
-        "| whole step, K = 30 / K = 0 | 1.04x | at most 1.03x | **missed** |",
-        "| whole step, best options (and options) / MoCoV3 | 0.9x | at most 1x | met |",
-        "| images/s of a worker core, A | 2.5x | at least 3x | **missed** |",
-        "| images/s of all workers, A | 2.5x | at least 3x | **missed** |",
-        "| bytes per rank and view / n(2d + 4K) | 1.05x | at most 1.1x | met |",
-        "| loss step, (a) authors' way / ours | | at least 6x | not measured |",
+        "| whole step, K = 30 / MoCoV3 | at most 1.03x | 1.05x | **missed** |",
+        "| whole step, K = 30 / K = 0 | at most 1.03x | 1.04x | **missed** |",
+        "| whole step, best options (and options) / MoCoV3 | at most 1x | 0.9x | met |",
+        "| images/s of a worker core, A | at least 3x | 2.5x | **missed** |",
+        "| images/s of all workers, A | at least 3x | 2.5x | **missed** |",
+        "| bytes per rank and view / n(2d + 4K) | at most 1.1x | 1.05x | met |",
+        "| loss step, (a) authors' way / ours | at least 6x | | not measured |",
         "## Search, positiveness and loss\n\n**Not measured.**",
-        "| and options | 90.00 | 90.00 – 110.00 | 0.900 | |",
+        "| and options | 0.9 | 90 | 90 – 110 |",
     ):
         assert line in written
 
@@ -150,5 +149,5 @@ def test_a_part_by_name_deletes_nothing(monkeypatch, tmp_path):
 def test_whole_suite_at_sizes_for_cpus(monkeypatch, tmp_path):
     out, _ = run_suite(monkeypatch, tmp_path)
     written = (out / "report.md").read_text()
-    for name, title, *_ in report.PARTS[:-2]:
+    for name, (title, *_) in list(report.PARTS.items())[:-2]:
         assert f"## {title}\n\n`python" in written, name

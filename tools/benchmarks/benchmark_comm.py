@@ -29,20 +29,16 @@ from snclr_mm.models import SoftNeighborHead
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__.split("\n\n")[0], "benchmark_comm.json")
-    parser.set_defaults(device="cpu")  # gloo's
-    for name, default, meaning in (
-        ("-n", [64, 256], "images per rank"), ("-K", [10, 30, 100], "neighbors"),
-        ("-d", [256], "feature width"), ("--ranks", [2, 4], "processes"),
-        ("--computed-ranks", [8, 64, 1024], "also compute for so many ranks"),
-    ):  # fmt: skip
-        parser.add_argument(name, type=int, nargs="*", default=default, help=meaning)
-    parser.add_argument("-Q", type=int, default=16384, help="queue rows")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--gbps", type=float, default=200,
-        help="bandwidth per rank for computed times, Gbit/s",
+    parser = make_parser(
+        __doc__.split("\n\n")[0], "benchmark_comm.json",
+        n=([64, 256], "images per rank"), K=([10, 30, 100], "neighbors"),
+        d=([256], "feature width"), Q=(16384, "queue rows"),
+        ranks=([2, 4], "processes"),
+        computed_ranks=([8, 64, 1024], "also compute for so many ranks"),
+        gbps=(200.0, "bandwidth per rank for computed times, Gbit/s"),
+        rounds=(15, "timed exchanges"),
     )  # fmt: skip
+    parser.set_defaults(device="cpu")  # gloo's
     return parser.parse_args(argv)
 
 
@@ -167,7 +163,7 @@ def main(argv: list[str] | None = None) -> dict:
     for ranks in args.ranks:
         for row in compare(ranks, args):
             record.add(row)
-    print("", *report.comm_lines(record), args.out, sep="\n")
+    report.show("comm", record)
     return record
 
 

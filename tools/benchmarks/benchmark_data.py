@@ -49,25 +49,20 @@ SIDES = ("MMCV", "gpu-aug")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__, "benchmark_data.json")
-    parser.set_defaults(device="cpu")  # that augments
+    parser = make_parser(
+        __doc__, "benchmark_data.json",
+        images=(64, "how many photographs"), batch=(64, "batch on the device"),
+        repeats=(5, "of each measurement"),
+        workers=(0, "of a DataLoader, for whole epochs; 0 leaves them out"),
+        batches=(20, "of such an epoch"),
+        step=([1000.0, 2000.0, 4000.0], "images/s at which a GPU trains by itself"),
+    )  # fmt: skip
     parser.add_argument(
         "--photos", type=Path,
         help="folder of JPEG photographs; without, crops of scikit-learn's two, "
         "500 x 375, quality 90",
     )  # fmt: skip
-    parser.add_argument("--images", type=int, default=64, help="how many photographs")
-    parser.add_argument("--batch", type=int, default=64, help="batch on the device")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement")
-    parser.add_argument(
-        "--workers", type=int, default=0,
-        help="of a DataLoader, for whole epochs; 0 leaves them out",
-    )  # fmt: skip
-    parser.add_argument("--batches", type=int, default=20, help="of such an epoch")
-    parser.add_argument(
-        "--step", type=float, nargs="+", default=[1000, 2000, 4000],
-        help="images/s at which a GPU trains, without its augmentation",
-    )  # fmt: skip
+    parser.set_defaults(device="cpu")  # that augments
     return parser.parse_args(argv)
 
 
@@ -251,7 +246,7 @@ def main(argv: list[str] | None = None) -> dict:
             record.add(measure_case(case, photos, Path(folder), args))
         record["decoders"] = measure_decoders(photos, args.repeats)
         record.write()
-    print("", *report.data_lines(record), args.out, sep="\n")
+    report.show("data", record)
     return record
 
 

@@ -23,11 +23,11 @@ from snclr_mm.evaluation import sweep_linear_probe, weighted_knn
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__, "benchmark_evaluation.json")
-    parser.add_argument("--train", type=int, default=60000, help="training features")
-    parser.add_argument("--test", type=int, default=10000, help="queries")
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--classes", type=int, default=10)
+    parser = make_parser(
+        __doc__, "benchmark_evaluation.json",
+        train=(60000, "training features"), test=(10000, "queries"),
+        width=(512, "of the features"), classes=(10, "of the features"),
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> dict:
         row = compare(train, test, args.device)
         row["ratio"] = row["sklearn_seconds"] / row["seconds"]
         record.add(row)
-    print("", *report.evaluation_lines(record), args.out, sep="\n")
+    report.show("evaluation", record)
     knn, probe = record["results"]
     pairs = [(knn["accuracy"], knn["sklearn_accuracy"])]
     pairs += [(c["test"], c["sklearn"]) for c in probe["candidates"]]

@@ -18,7 +18,9 @@ not, the run goes on and the exit status tells.
 import argparse
 import contextlib
 import itertools
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 from unittest import mock
 
 import report
@@ -45,13 +47,16 @@ EQUALLY_NEAR = {"cpu": 1e-5, "cuda": 4e-3}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__.split("\n\n")[0], "benchmark_loss.json")
+    parser = make_parser(
+        __doc__.split("\n\n")[0], "benchmark_loss.json",
+        rounds=(9, "timed steps of each way"),
+        max_gib=(4.0, "leave out what needs more than this"),
+    )  # fmt: skip
     for name, meaning in (
         ("n", "images of this rank"), ("N", "images of all ranks"), ("K", "neighbors"),
         ("Q", "queue rows"), ("d", "feature width"),
     ):  # fmt: skip
         parser.add_argument(f"-{name}", type=int, nargs="+", help=meaning)
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
         "--features", choices=["random", "clusters"], default="random",
         help="random directions share the fewest neighbors; clusters: 100 of them",
@@ -63,9 +68,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--autocast", choices=["float16", "bfloat16"],
         help="run the steps under autocast; (d) then reduces its precision as well",
     )  # fmt: skip
-    parser.add_argument(
-        "--max-gib", type=float, default=4, help="leave out what needs more than this"
-    )
     args = parser.parse_args(argv)
     for size in sizes(args):
         if size["N"] % size["n"]:
@@ -146,105 +148,96 @@ def simulated_ranks(batch: Batch, n: int, N: int):
             dist.destroy_process_group()
 
 
-class Direct:
-    """(b), and with ``host`` (a)."""
+class Way(NamedTuple):
+    """Loss of both views, the queue's update, and neighbors [n, K] of keys [n, d]."""
 
-    def __init__(self, batch: Batch, head: SoftNeighborHead, host: bool) -> None:
-        self.batch, self.head, self.host = batch, head, host
-        self.pointer = 0
-        # Not normalised, as the authors keep it; the directions are the same.
-        self.queue = 3 * batch.rows.cpu() if host else batch.rows.clone()
-        # What the other ranks send: their neighbors themselves.
-        keys = F.normalize(batch.other_key, dim=1)[:, None]
-        self.others = torch.cat([keys, batch.rows[batch.other_index]], 1)
+    loss: Callable[..., Tensor]
+    update: Callable[[], None] = lambda: None
+    search: Callable[[Tensor], Tensor] | None = None
 
-    @staticmethod
-    def estimate(n, N, K, Q, d) -> int:
-        """Rough peak bytes of one view: similarities; gathered rows, logits."""
-        return 4 * max(2 * n * Q, 3 * n * N * (K + 1)) + 12 * N * (K + 1) * d
 
-    def unit_rows(self) -> Tensor:
-        if not self.host:
-            return self.queue
-        return F.normalize(self.queue.to(self.batch.rows.device, copy=True), dim=1)
+def direct(batch: Batch, head: SoftNeighborHead, host: bool = False) -> Way:
+    """(b), and with ``host`` (a). Its loss can be told what was found for each key."""
+    K, attention, temperature = head.num_neighbors, head.attention, head.temperature
+    # Not normalised, as the authors keep it; the directions are the same.
+    queue = 3 * batch.rows.cpu() if host else batch.rows.clone()
+    # What the other ranks send: their neighbors themselves.
+    keys = F.normalize(batch.other_key, dim=1)[:, None]
+    others = torch.cat([keys, batch.rows[batch.other_index]], 1)
+    pointer = 0
 
-    def search(self, key: Tensor) -> Tensor:
-        return nearest(key, self.unit_rows(), self.head.num_neighbors)
+    def unit_rows() -> Tensor:
+        if not host:
+            return queue
+        return F.normalize(queue.to(batch.rows.device, copy=True), dim=1)
 
-    def loss(self, found: list[Tensor] | None = None) -> Tensor:
-        """Loss of both views; ``found`` takes the place of each key's search."""
-        loss = 0
-        for y, view in zip(self.batch.y, (1, 0), strict=True):
-            key, rows = self.batch.key[view], self.unit_rows()
-            if found is None:
-                index = nearest(key, rows, self.head.num_neighbors)
-            else:
-                index = found[view]
-            loss = loss + self.objective(y, F.normalize(key, dim=1), rows[index])
-        return loss
-
-    def objective(self, z: Tensor, key: Tensor, neighbors: Tensor) -> Tensor:
+    def objective(z: Tensor, key: Tensor, index: Tensor, rows: Tensor) -> Tensor:
         """log_of_sum as the paper writes it, one [n, N(K + 1)] matrix for D."""
-        z = F.normalize(z, dim=1)
-        q, k, attention = z, neighbors, self.head.attention
+        z, neighbors = F.normalize(z, dim=1), rows[index]
+        q, k = z, neighbors
         if isinstance(attention.f_1, torch.nn.Linear):
             q, k = q @ attention.f_1.weight.T, k @ attention.f_2.weight.T
         weight = torch.einsum("nd,nkd->nk", q, k).softmax(1)
         weight = F.pad(weight, (1, 0), value=1.0)
-        own = torch.cat([key[:, None], neighbors], dim=1)
-        everything = torch.cat([own, self.others]).flatten(0, 1)
-        own = torch.einsum("nd,nkd->nk", z, own) / self.head.temperature
-        log_d = (z @ everything.T / self.head.temperature).logsumexp(1)
+        own = torch.cat([F.normalize(key, dim=1)[:, None], neighbors], dim=1)
+        everything = torch.cat([own, others]).flatten(0, 1)
+        own = torch.einsum("nd,nkd->nk", z, own) / temperature
+        log_d = (z @ everything.T / temperature).logsumexp(1)
         return (log_d - (own + weight.log()).logsumexp(1)).mean()
 
-    def update(self) -> None:
-        for key in self.batch.key[:1] if self.host else self.batch.key:
-            if not self.host:
-                key = F.normalize(torch.cat([key, self.batch.other_key]), dim=1)
-            key = key.to(self.queue.device)[-len(self.queue) :]
-            rows = torch.arange(len(key), device=key.device) + self.pointer
-            self.queue[rows % len(self.queue)] = key
-            self.pointer += len(key)
+    def loss(found: list[Tensor] | None = None) -> Tensor:
+        losses = []
+        for view, y in zip((1, 0), batch.y, strict=True):
+            key, rows = batch.key[view], unit_rows()
+            index = found[view] if found else nearest(key, rows, K)
+            losses.append(objective(y, key, index, rows))
+        return sum(losses)
+
+    def update() -> None:
+        nonlocal pointer
+        for key in batch.key[:1] if host else batch.key:
+            if not host:
+                key = F.normalize(torch.cat([key, batch.other_key]), dim=1)
+            key = key.to(queue.device)[-len(queue) :]
+            rows = torch.arange(len(key), device=key.device) + pointer
+            queue[rows % len(queue)] = key
+            pointer += len(key)
+
+    return Way(loss, update, lambda key: nearest(key, unit_rows(), K))
 
 
-class Lightly:
-    """(c)."""
+def lightly(batch: Batch, head: SoftNeighborHead) -> Way:
+    """(c). The second look-up updates its queue."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import NNMemoryBankModule
 
-    def __init__(self, batch: Batch, temperature: float) -> None:
-        from lightly.loss import NTXentLoss
-        from lightly.models.modules import NNMemoryBankModule
+    (y_1, y_2), (key_1, key_2), rows = batch.y, batch.key, batch.rows
+    bank = NNMemoryBankModule(size=tuple(rows.shape)).to(rows.device)
+    bank(key_1, update=True)  # builds the bank
+    bank.bank.copy_(rows if bank.bank.shape == rows.shape else rows.T)
+    criterion = NTXentLoss(temperature=head.temperature)
 
-        self.batch, rows = batch, batch.rows
-        self.bank = NNMemoryBankModule(size=tuple(rows.shape)).to(rows.device)
-        self.bank(batch.key[0], update=True)  # builds the bank
-        self.bank.bank.copy_(rows if self.bank.bank.shape == rows.shape else rows.T)
-        self.criterion = NTXentLoss(temperature=temperature)
+    def loss() -> Tensor:
+        near_1, near_2 = bank(key_1, update=False), bank(key_2, update=True)
+        return criterion(near_1, y_2) + criterion(near_2, y_1)
 
-    def loss(self) -> Tensor:
-        (y_1, y_2), (key_1, key_2) = self.batch.y, self.batch.key
-        near_1 = self.bank(key_1, update=False)
-        near_2 = self.bank(key_2, update=True)
-        return self.criterion(near_1, y_2) + self.criterion(near_2, y_1)
-
-    def update(self) -> None:
-        pass  # part of the second look-up
+    return Way(loss)
 
 
-class Ours:
+def ours(batch: Batch, head: SoftNeighborHead) -> Way:
     """(d)."""
+    (y_1, y_2), (key_1, key_2) = batch.y, batch.key
+    return Way(
+        lambda: head.loss(y_1, key_2) + head.loss(y_2, key_1),
+        head.queue.commit,
+        lambda key: head.queue.search(key, head.num_neighbors)[1],
+    )
 
-    def __init__(self, batch: Batch, head: SoftNeighborHead) -> None:
-        self.batch, self.head = batch, head
 
-    def search(self, key: Tensor) -> Tensor:
-        return self.head.queue.search(key, self.head.num_neighbors)[1]
-
-    def loss(self) -> Tensor:
-        (y_1, y_2), (key_1, key_2) = self.batch.y, self.batch.key
-        return self.head.loss(y_1, key_2) + self.head.loss(y_2, key_1)
-
-    def update(self) -> None:
-        self.head.queue.commit()
+def fits(n: int, N: int, K: int, Q: int, d: int, gib: float) -> bool:
+    """Whether (b)'s peak does: similarities; or gathered rows, logits."""
+    size = 4 * max(2 * n * Q, 3 * n * N * (K + 1)) + 12 * N * (K + 1) * d
+    return size < gib * 2**30
 
 
 def compare(size: dict, args: argparse.Namespace) -> dict:
@@ -252,16 +245,16 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
     batch = Batch(**size, args=args)
     head = make_head(batch.rows, size["K"], args.projection)
     leaves = [*batch.y, *head.parameters()]
-    ways = {}
+    ways: dict[str, Way] = {}
     # With K = 0 there is nothing to compare: InfoNCE.
-    if size["K"] > 0 and Direct.estimate(**size) < args.max_gib * 2**30:
-        ways["authors"] = Direct(batch, head, host=True)
-        ways["direct"] = Direct(batch, head, host=False)
+    if size["K"] > 0 and fits(**size, gib=args.max_gib):
+        ways["authors"] = direct(batch, head, host=True)
+        ways["direct"] = direct(batch, head)
     with contextlib.suppress(ImportError):
-        ways["lightly"] = Lightly(batch, head.temperature)
-    ways["snclr_mm"] = Ours(batch, head)
+        ways["lightly"] = lightly(batch, head)
+    ways["snclr_mm"] = ours(batch, head)
 
-    def step(way, update: bool = True, autocast: str | None = args.autocast, **found):
+    def step(way: Way, update=True, autocast=args.autocast, **found) -> list[Tensor]:
         for leaf in leaves:
             leaf.grad = None
         dtype = autocast and getattr(torch, autocast)
@@ -273,7 +266,7 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
         return [loss.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
     with simulated_ranks(batch, size["n"], size["N"]):
-        agreement = check(ways, step, args.autocast is not None)
+        agreement = check(ways, batch, step, args.autocast is not None)
         head.queue.discard()  # what the check staged
         steps = {name: partial(step, way) for name, way in ways.items()}
         memory = {name: peak_bytes(step, args.device) for name, step in steps.items()}
@@ -285,7 +278,7 @@ def compare(size: dict, args: argparse.Namespace) -> dict:
     return {**size, "agreement": agreement, "ways": rows}
 
 
-def check(ways: dict, step, reduced: bool) -> dict[str, dict]:
+def check(ways: dict, batch: Batch, step: Callable, reduced: bool) -> dict[str, dict]:
     """Compare neighbors, loss and gradients of (a) and (d) with (b)'s.
 
     Of rows that are equally near, ways may choose differently; so (b) computes its
@@ -298,30 +291,26 @@ def check(ways: dict, step, reduced: bool) -> dict[str, dict]:
         relative difference of loss and gradients; and whether it ``agrees``.
     """
     agreement = {}
-    if "direct" not in ways:
-        return agreement
-    direct = ways["direct"]
-    rows, batch = direct.unit_rows(), direct.batch
-    for name in ("snclr_mm",) if reduced else ("authors", "snclr_mm"):
+    names = ("snclr_mm",) if reduced else ("authors", "snclr_mm")
+    for name in names if "direct" in ways else ():
         found = [ways[name].search(key) for key in batch.key]
         other, gap = 0, 0.0
         for key, index in zip(batch.key, found, strict=True):
-            best = direct.search(key)
-            other += (index.sort().values != best.sort().values).any(1).sum().item()
+            best = ways["direct"].search(key)
+            other += (index.sort()[0] != best.sort()[0]).any(1).sum().item()
+            rows, key = batch.rows, F.normalize(key, dim=1)
             index, best = (
-                torch.einsum("nd,nkd->nk", F.normalize(key, dim=1), rows[i]).sort()[0]
+                torch.einsum("nd,nkd->nk", key, rows[i]).sort()[0]
                 for i in (index, best)
             )
             gap = max(gap, (best - index).abs().max().item())
         values = step(ways[name], update=False)
-        expected = step(direct, update=False, autocast=None, found=found)
-        errors = [
-            (a - b).norm() / b.norm().clamp(min=1e-6)
-            for a, b in zip(values, expected, strict=True)
-        ]
+        expected = step(ways["direct"], update=False, autocast=None, found=found)
+        pairs = zip(values, expected, strict=True)
+        errors = [(a - b).norm() / b.norm().clamp(min=1e-6) for a, b in pairs]
         error = torch.stack(errors).max().item()  # not a number if one is not
-        agrees = error <= (0.05 if reduced else 1e-3)
-        agrees = agrees and gap <= EQUALLY_NEAR[rows.device.type]
+        near = gap <= EQUALLY_NEAR[batch.rows.device.type]
+        agrees = near and error <= (0.05 if reduced else 1e-3)
         agreement[name] = dict(
             other_neighbors=other, gap=gap, error=error, agrees=agrees
         )
@@ -343,7 +332,7 @@ def main(argv: list[str] | None = None) -> dict:
                 print(failed[-1], flush=True)
         if args.device == "cuda":
             torch.cuda.empty_cache()
-    print("", *report.loss_lines(record), args.out, sep="\n")
+    report.show("loss", record)
     if failed:
         raise SystemExit("\n".join(failed))
     return record

@@ -46,19 +46,18 @@ DEFAULTS = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = make_parser(__doc__, "benchmark_step.json")
+    parser = make_parser(
+        __doc__,
+        "benchmark_step.json",
+        neighbors=([0, 10, 30, 100], "K of each SNCLR"),
+        iterations=(15, "timed steps of each model"),
+    )
     parser.epilog = f"Options without a default take these: {DEFAULTS}"
     parser.add_argument("--backbone", choices=["resnet18", "resnet50", "vit-small"])
     parser.add_argument("--batch", type=int, help="images, of which two views each")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--precision", choices=list(TOLERANCE))
-    parser.add_argument(
-        "--neighbors", type=int, nargs="+", default=[0, 10, 30, 100], metavar="K"
-    )
     parser.add_argument("--queue-length", type=int)
-    parser.add_argument(
-        "--iterations", type=int, default=15, help="timed steps of each model"
-    )
     args = parser.parse_args(argv)
     for name, value in DEFAULTS[args.device].items():
         if getattr(args, name) is None:
@@ -227,7 +226,7 @@ def main(argv: list[str] | None = None) -> dict:
         record.write()
 
     interleave(functions, args.device, args.iterations, warmup=0, after_round=write)
-    print("", *report.step_lines(record), args.out, sep="\n")
+    report.show("step", record)
     return record
 
 

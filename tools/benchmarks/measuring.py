@@ -23,14 +23,24 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def make_parser(description: str, out: str) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have: --device and --out."""
+def make_parser(description: str, out: str, **options) -> argparse.ArgumentParser:
+    """A parser with --device, --out and options of the same form.
+
+    Args:
+        options (tuple): Default and help of each; a list takes several values.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device)
     parser.add_argument("--out", type=Path, default=out, help="JSON file to write")
+    for name, (default, meaning) in options.items():
+        flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+        values = default if isinstance(default, list) else [default]
+        nargs = "*" if isinstance(default, list) else None
+        kind = type(values[0])
+        parser.add_argument(flag, type=kind, nargs=nargs, default=default, help=meaning)
     return parser
 
 
@@ -120,12 +130,8 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time functions in turn, A B C B C A ..., so that a drift meets all alike.
 
-    Args:
-        before (Callable): Called before each function, not timed.
-        after_round (Callable): Called with the seconds so far after each timed round.
-
-    Returns:
-        dict[str, list[float]]: Seconds of each timed round.
+    ``before`` is called before each of them, and ``after_round`` with the seconds of
+    all timed rounds so far, which are returned as well.
     """
     taken = {name: [] for name in functions}
     order = list(functions)

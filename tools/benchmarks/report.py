@@ -8,7 +8,7 @@ and tests.log; writes report.md beside them, and prints the targets.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -26,103 +26,64 @@ LOSS_TARGETS = {
 #: measured, bound, and whether that is an upper one.
 Target = tuple[str, Callable[[], float], float, bool]
 
-# Tables: header and format of each column.
-TIME = {
-    "ms": "{ms:.2f}",
-    "quartiles": "{quartiles_ms[0]:.2f} – {quartiles_ms[1]:.2f}",
-}
-LOSS = {k: f"{{{k}}}" for k in ("n", "N", "K", "Q", "d")} | {
-    "way": "{way}", **TIME, "/ ours": "{ratio:.2f}", "extra MiB": "{peak_mib:.1f}",
-}  # fmt: skip
-STEP = {
-    "model": "{name}", **TIME, "/ MoCoV3": "{ratio:.3f}", "GiB": "{memory_gib:.2f}",
-}  # fmt: skip
-DATA = {
-    "images/s": "{name}", "side": "{side}", "worker core": "{worker:.0f}",
-    "device": "{device:.0f}", "one core for both": "{both:.0f}",
-    "all workers": "{loader:.0f}", "worker cores for a GPU": "{cores}",
-}  # fmt: skip
-DECODERS = {
-    "JPEG decoder": "{name}", "images/s of a core": "{rate:.0f}",
-    "largest difference from OpenCV's pixels": "{difference}",
-}  # fmt: skip
-EXCHANGE = {k: f"{{{k}}}" for k in ("ranks", "n", "K", "d")}
-EXCHANGE_MS = {"ms": "{ms[snclr_mm]:.2f}", "authors' ms": "{ms[authors]:.2f}"}
-MEASURED = {
-    **EXCHANGE, "bytes per rank and view": "{bytes_per_view:.0f}",
-    "authors' bytes": "{formula[authors]}", **EXCHANGE_MS,
-}  # fmt: skip
-COMPUTED = {
-    **EXCHANGE, "MB received in a step": "{received_mb[snclr_mm]:.1f}",
-    "authors' MB": "{received_mb[authors]:.1f}", **EXCHANGE_MS,
-}  # fmt: skip
-EVALUATION = {
-    "method": "{name}", "accuracy": "{accuracy:.2f}", "seconds": "{seconds:.2f}",
-    "scikit-learn's": "{sklearn_accuracy:.2f}", "its seconds": "{sklearn_seconds:.2f}",
-    "ratio": "{ratio:.1f}",
-}  # fmt: skip
+
+def flatten(row: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Column and text of each value; only pairs of numbers are shown of lists."""
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key} ")
+        elif isinstance(value, list):
+            if len(value) == 2:
+                yield f"{prefix}{key}", " – ".join(f"{v:.4g}" for v in value)
+        else:
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            yield f"{prefix}{key}", text
 
 
-def table(columns: dict[str, str], rows: list[dict]) -> list[str]:
-    """Lines of a Markdown table with an empty one behind; what is missing is empty."""
-
-    def cell(column: str, row: dict) -> str:
-        with suppress(KeyError, TypeError):
-            return column.format_map(row)
-        return ""
-
-    cells = [[cell(column, row) for column in columns.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+def table(rows: list[dict]) -> list[str]:
+    """Lines of a Markdown table of what the rows hold, with an empty one behind."""
+    cells = [dict(flatten(row)) for row in rows]
+    columns = list(dict.fromkeys(key for row in cells for key in row))
+    texts = [[row.get(column, "") for column in columns] for row in cells]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     return [
         f"| {' | '.join(map(str.ljust, line, widths))} |"
-        for line in (columns, ["-" * width for width in widths], *cells)
+        for line in (columns, ["-" * width for width in widths], *texts)
     ] + [""]
 
 
 def loss_lines(record: dict) -> list[str]:
-    rows = [
-        {**row, **way, "way": WAYS[name]}
-        for row in record["results"]
+    rows = [({k: row[k] for k in "nNKQd"}, row) for row in record["results"]]
+    ways = [
+        {**size, "way": WAYS[name], **way}
+        for size, row in rows
         for name, way in row["ways"].items()
     ]
-    lines = table(LOSS, rows)
-    found = [way for row in record["results"] for way in row["agreement"].values()]
-    if found:
-        most = {key: max(way[key] for way in found) for key in ("error", "gap")}
-        lines += [
-            f"Loss and gradients agree with (b)'s within {most['error']:.1e}. "
-            f"{sum(way['other_neighbors'] for way in found)} keys have other neighbors "
-            f"than in (b), less similar by {most['gap']:.1e} at most."
-            + ("" if all(way["agrees"] for way in found) else " **That is too far.**"),
-            "",
-        ]
-    return lines
-
-
-def step_lines(record: dict) -> list[str]:
-    return table(STEP, record["results"])
+    agreement = [
+        {**size, "compared with (b)": WAYS[name], **found}
+        for size, row in rows
+        for name, found in row["agreement"].items()
+    ]
+    return table(ways) + table(agreement)
 
 
 def data_lines(record: dict) -> list[str]:
-    rows = [
-        {**case[side], "name": case["name"], "side": side, "cores": ", ".join(
-            f"{cores} ({step}/s)" for step, cores in case[side]["cores"].items()
-        )}
+    sides = [
+        {"name": case["name"], "images/s": side, **case[side]}
         for case in record["results"]
         for side in ("MMCV", "gpu-aug")
-    ]  # fmt: skip
-    decoders = [dict(d, name=name) for name, d in record.get("decoders", {}).items()]
-    return table(DATA, rows) + table(DECODERS, decoders)
+    ]
+    decoders = record.get("decoders", {}).items()
+    return table(sides) + table([{"JPEG decoder": n, **d} for n, d in decoders])
 
 
 def comm_lines(record: dict) -> list[str]:
     text = f"Computed, for {record['gbps']:g} Gbit/s per rank:"
-    computed = table(COMPUTED, record["computed"])
-    return [*table(MEASURED, record["results"]), text, "", *computed]
+    return [*table(record["results"]), text, "", *table(record["computed"])]
 
 
-def evaluation_lines(record: dict) -> list[str]:
-    return table(EVALUATION, record["results"])
+def result_lines(record: dict) -> list[str]:
+    return table(record["results"])
 
 
 def loss_targets(results: list[dict], device: str) -> list[Target]:
@@ -184,29 +145,35 @@ def comm_targets(results: list[dict], device: str) -> list[Target]:
     return [(name, lambda: max(ratios), 1.1, True)]
 
 
-PARTS = [
-    ("loss", "Search, positiveness and loss", loss_lines, loss_targets),
-    ("loss_autocast", "The same under autocast", loss_lines, None),
-    ("loss_clusters", "The same, clustered features", loss_lines, None),
-    ("step", "Whole step", step_lines, step_targets),
-    ("data", "Data", data_lines, data_targets),
-    ("comm", "Communication", comm_lines, comm_targets),
-    ("evaluation", "Evaluation", evaluation_lines, None),
-]
+#: Title, function that makes the lines, function that names the targets.
+PARTS = {
+    "loss": ("Search, positiveness and loss", loss_lines, loss_targets),
+    "loss_autocast": ("The same under autocast", loss_lines, None),
+    "loss_clusters": ("The same, clustered features", loss_lines, None),
+    "step": ("Whole step", result_lines, step_targets),
+    "data": ("Data", data_lines, data_targets),
+    "comm": ("Communication", comm_lines, comm_targets),
+    "evaluation": ("Evaluation", result_lines, None),
+}
+
+
+def show(part: str, record: dict) -> None:
+    """Print what a benchmark found."""
+    print("", *PARTS[part][1](record), sep="\n")
 
 
 def verdict(name: str, measure: Callable, bound: float, upper: bool) -> dict:
     """A row of the table of targets."""
-    row = {
-        "name": name,
-        "bound": f"at {'most' if upper else 'least'} {bound:.3g}x",
-        "verdict": "not measured",
-    }
+    value = None
     with suppress(KeyError, ValueError):
         value = measure()
-        met = value <= bound if upper else value >= bound
-        row |= {"value": f"{value:.3g}x", "verdict": "met" if met else "**missed**"}
-    return row
+    met = value is not None and (value <= bound if upper else value >= bound)
+    return {
+        "target": name,
+        "bound": f"at {'most' if upper else 'least'} {bound:.3g}x",
+        "measured": "" if value is None else f"{value:.3g}x",
+        "": "not measured" if value is None else "met" if met else "**missed**",
+    }
 
 
 def main(argv: list[str] | None = None) -> str:
@@ -215,7 +182,7 @@ def main(argv: list[str] | None = None) -> str:
     )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(argv).folder
-    files = {name: folder / f"{name}.json" for name, *_ in PARTS}
+    files = {name: folder / f"{name}.json" for name in PARTS}
     records = {n: json.loads(f.read_text()) for n, f in files.items() if f.exists()}
     if not records:
         raise SystemExit(f"{folder} holds no benchmark's JSON.")
@@ -230,16 +197,13 @@ def main(argv: list[str] | None = None) -> str:
     device = "cuda" if "gpu" in machine else "cpu"
     rows = [
         verdict(*target)
-        for name, _, _, targets in PARTS
+        for name, (_, _, targets) in PARTS.items()
         if targets
         for target in targets(records.get(name, {}).get("results", []), device)
     ]
-    columns = dict(
-        target="{name}", measured="{value}", bound="{bound}", is_it="{verdict}"
-    )
-    lines += ["", "## Targets", "", *table(columns, rows)]
+    lines += ["", "## Targets", "", *table(rows)]
     print(*lines, sep="\n")
-    for name, title, part, _ in PARTS:
+    for name, (title, part, _) in PARTS.items():
         lines += [f"## {title}", ""]
         if name in records:
             lines += [f"`{records[name]['command']}`", "", *part(records[name])]
