@@ -4,7 +4,7 @@ import benchmark_step
 import pytest
 import torch
 
-from snclr_mm.models import soft_neighbor_head
+from snclr_mm.models import neighbor_head
 
 SMALL = "--device=cpu --batch=4 --image-size=32 --iterations=2 --queue-length=32"
 
@@ -71,8 +71,8 @@ def test_vit(tmp_path):
 
 def test_another_loss_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        soft_neighbor_head,
-        "soft_neighbor_loss",
+        neighbor_head,
+        "info_nce",
         lambda query, *args, **kwargs: query.sum(),
     )
     with pytest.raises(SystemExit, match="K = 0 is not MoCoV3"):

@@ -126,19 +126,20 @@ class Batch:
 def simulated_ranks(batch: Batch, n: int, N: int):
     """Let collectives answer as if N / n ranks took part, of which this is the first.
 
-    ``all_gather`` hands out the batch's other keys or, for integers, other indices.
+    All ranks' rows are this one's and the batch's other keys or, for integers, indices.
     """
 
-    def all_gather(outputs: list[Tensor], tensor: Tensor, group=None) -> None:
-        other = batch.other_key if tensor.is_floating_point() else batch.other_index
-        outputs[0].copy_(tensor)
-        for output, part in zip(outputs[1:], other.split(n), strict=True):
-            output.view(-1, *part.shape).copy_(part)  # the same in each view
+    def all_gather(everything: Tensor, rows: Tensor, *args, **kwargs) -> None:
+        other = batch.other_key if rows.is_floating_point() else batch.other_index
+        everything = everything.view(N // n, *rows.shape)  # [ranks, ..., n, d]
+        everything[0] = rows
+        by_rank = other.unflatten(0, (N // n - 1, *[1] * (rows.dim() - 2), n))
+        everything[1:] = by_rank  # the same in each view
 
     backend = "nccl" if batch.rows.is_cuda else "gloo"
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=N // n)
     with (
-        mock.patch.object(dist, "all_gather", all_gather),
+        mock.patch.object(dist, "all_gather_into_tensor", all_gather),
         # MMEngine asks it on which device tensors travel.
         mock.patch.object(dist, "get_backend", lambda group=None: backend),
     ):
@@ -226,9 +227,8 @@ def lightly(batch: Batch, head: SoftNeighborHead) -> Way:
 
 def ours(batch: Batch, head: SoftNeighborHead) -> Way:
     """(d)."""
-    (y_1, y_2), (key_1, key_2) = batch.y, batch.key
     return Way(
-        lambda: head.loss(y_1, key_2) + head.loss(y_2, key_1),
+        lambda: head.loss_of_views(batch.y, batch.key)["loss"],
         head.queue.commit,
         lambda key: head.queue.search(key, head.num_neighbors)[1],
     )
