@@ -103,6 +103,11 @@ def test_targets_of_the_other_benchmarks(tmp_path, text):
         assert line in written
 
 
+def test_only_the_tests_ran(tmp_path, text):
+    (tmp_path / "tests.log").write_text("== 3 passed in 2s ==\n")
+    assert "- GPU tests: 3 passed in 2s" in text()
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(SystemExit, match="no benchmark's JSON"):
         report.main([str(tmp_path)])

@@ -184,13 +184,13 @@ def main(argv: list[str] | None = None) -> str:
     folder = parser.parse_args(argv).folder
     files = {name: folder / f"{name}.json" for name in PARTS}
     records = {n: json.loads(f.read_text()) for n, f in files.items() if f.exists()}
-    if not records:
-        raise SystemExit(f"{folder} holds no benchmark's JSON.")
-    machine = next(iter(records.values()))
+    log = folder / "tests.log"
+    if not records and not log.exists():
+        raise SystemExit(f"{folder} holds no benchmark's JSON and no tests.log.")
+    machine = next(iter(records.values()), {})
     known = ("gpu", "cpu", "cores", "threads", "torch", "cuda", "python")
     lines = ["# Benchmarks", ""]
     lines += [f"- {key}: {machine[key]}" for key in known if key in machine]
-    log = folder / "tests.log"
     pattern = r"^.*\b(?:passed|failed|error|skipped)\b.*$"
     ends = re.findall(pattern, log.read_text(), re.M) if log.exists() else ["not run"]
     lines.append(f"- GPU tests: {ends[-1].strip('= ') if ends else 'no result'}")

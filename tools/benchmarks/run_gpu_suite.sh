@@ -46,7 +46,7 @@ run() {  # NAME SECONDS COMMAND...
     for file in "$OUT/$1".{json,log}; do
         [ ! -e "$file" ] || mv --backup=numbered "$file" "$file.old"
     done
-    timeout "$2" "${@:3}" >"$OUT/$1.log" 2>&1
+    timeout -k 10 "$2" "${@:3}" >"$OUT/$1.log" 2>&1
     status=$?
     echo "$1: exit $status, $((SECONDS - start)) s of $2"
     [ $status -eq 0 ] || { failed=1 && tail -n 15 "$OUT/$1.log"; }
