@@ -5,18 +5,18 @@ import pytest
 import torch
 
 
-def test_small_run(tmp_path, capsys, monkeypatch):
+def test_small_run(tmp_path, capsys):
     out = tmp_path / "result.json"
     size = ["--images=4", "--batch=4", "--repeats=1", "--workers=1", "--batches=1"]
     record = benchmark_data.main([*size, "--step", "500", "900.5", f"--out={out}"])
     assert json.loads(out.read_text()) == record
     printed = capsys.readouterr().out
-    assert [case["name"] for case in record["cases"]] == [
+    assert [case["name"] for case in record["results"]] == [
         "ImageNet, 224 px",
         "Tiny-ImageNet, 64 px",
         "Fashion-MNIST, 28 px",
     ]
-    for case in record["cases"]:
+    for case in record["results"]:
         ours, theirs = case["gpu-aug"], case["MMCV"]
         assert ours["worker"] > 1.5 * theirs["worker"]
         for parts in (ours, theirs):
@@ -25,27 +25,11 @@ def test_small_run(tmp_path, capsys, monkeypatch):
             for step, cores in parts["cores"].items():
                 assert (cores - 1) * parts["worker"] < float(step)
                 assert cores * parts["worker"] >= float(step)
-            assert f"{parts['worker']:12.0f}{parts['device']:10.0f}" in printed
+            assert f"| {parts['worker']:.4g} " in printed
     assert record["decoders"]["cv2"]["difference"] == 0
     assert record["decoders"]["pillow"]["rate"] > 0
     assert record["torch"] == torch.__version__
     assert record["threads"] == 1
-    assert len(record["agreement"]) == 12
-    assert max(abs(row["standard_errors"]) for row in record["agreement"]) < 4.5
-
-
-def test_fails_where_the_views_differ(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark_data, "CASES", benchmark_data.CASES[:1])
-    monkeypatch.setattr(benchmark_data, "measure_case", lambda *args: None)
-    monkeypatch.setattr(benchmark_data, "report", lambda *args: None)
-    monkeypatch.setattr(
-        benchmark_data.MODELS,
-        "build",
-        lambda cfg: torch.nn.Identity(),
-    )
-    monkeypatch.setattr(torch.nn.Identity, "augment", lambda self, x: x, raising=False)
-    with pytest.raises(SystemExit, match="differs from MMCV's"):
-        benchmark_data.main(["--images=2", "--repeats=1", f"--out={tmp_path / 'r'}"])
 
 
 def test_empty_folder(tmp_path):

@@ -3,24 +3,17 @@
 
 Features are drawn: Gaussian classes with a power-law spectrum, rectified. The probe
 fits all its strengths twice, to four fifths to choose one and to everything;
-scikit-learn fits one LogisticRegression per strength to everything. Prints a table and
-writes JSON; fails if accuracies differ from scikit-learn's by more than 0.3 points.
+scikit-learn fits one LogisticRegression per strength to everything. Fails if accuracies
+differ from scikit-learn's by more than 0.3 points.
 """
 
 import argparse
-import json
-import os
-import sys
-import time
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+import report
 import torch
 import torch.nn.functional as F
+from measuring import Record, make_parser, timed
 from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -30,15 +23,11 @@ from snclr_mm.evaluation import sweep_linear_probe, weighted_knn
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--train", type=int, default=60000, help="training features")
-    parser.add_argument("--test", type=int, default=10000, help="queries")
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--device", default="cpu", help="of kNN and linear probe")
-    parser.add_argument("--out", type=Path, default="benchmark_evaluation.json")
+    parser = make_parser(
+        __doc__, "benchmark_evaluation.json",
+        train=(60000, "training features"), test=(10000, "queries"),
+        width=(512, "of the features"), classes=(10, "of the features"),
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 
@@ -54,16 +43,6 @@ def make_features(n: int, args: argparse.Namespace, seed: int) -> tuple:
         torch.randn(n, args.width, generator=generator) + means[labels] / rank.sqrt()
     )
     return (points / rank.sqrt() @ mixing).relu(), labels
-
-
-def timed(function: Callable, device: str) -> tuple:
-    """Seconds, and what the function returns."""
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    result = function()
-    synchronize()
-    return time.perf_counter() - start, result
 
 
 def compare_knn(train: tuple, test: tuple, device: str) -> dict:
@@ -109,33 +88,16 @@ def compare_probe(train: tuple, test: tuple, device: str) -> dict:
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
+    record = Record(args)
     train, test = make_features(args.train, args, 1), make_features(args.test, args, 2)
-    rows = [
-        compare(train, test, args.device) for compare in (compare_knn, compare_probe)
-    ]
-    print(
-        f"\n{args.train} x {args.width} features, {args.test} queries; {args.device}, "
-        f"{torch.get_num_threads()} threads\n\n{'':30}{'accuracy':>10}{'seconds':>10}"
-        f"{'sklearn':>10}{'seconds':>10}{'ratio':>8}"
-    )
-    for row in rows:
+    for compare in (compare_knn, compare_probe):
+        row = compare(train, test, args.device)
         row["ratio"] = row["sklearn_seconds"] / row["seconds"]
-        print(
-            f"{row['name']:30}{row['accuracy']:10.2f}{row['seconds']:10.2f}"
-            f"{row['sklearn_accuracy']:10.2f}{row['sklearn_seconds']:10.2f}"
-            f"{row['ratio']:8.1f}"
-        )
-    record = {
-        **{key: getattr(args, key) for key in ("train", "test", "width", "classes")},
-        "device": args.device,
-        "threads": torch.get_num_threads(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "results": rows,
-    }
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\n{args.out}")
-    pairs = [(rows[0]["accuracy"], rows[0]["sklearn_accuracy"])]
-    pairs += [(c["test"], c["sklearn"]) for c in rows[1]["candidates"]]
+        record.add(row)
+    report.show("evaluation", record)
+    knn, probe = record["results"]
+    pairs = [(knn["accuracy"], knn["sklearn_accuracy"])]
+    pairs += [(c["test"], c["sklearn"]) for c in probe["candidates"]]
     if any(abs(mine - other) > 0.3 for mine, other in pairs):
         raise SystemExit(f"Accuracies differ from scikit-learn's: {pairs}")
     return record

@@ -4,87 +4,65 @@
 A step is forward, backward, optimizer, momentum update and queue. The backbone,
 projectors, batch, precision and optimizer are MMPretrain's for all rows, up to those
 that say otherwise. All models take turns in one process, on the same drawn images, with
-full queues of drawn features: neighbors hardly repeat, the dearest case. Prints a table
-of medians (and quartiles, and ratios to MoCoV3 of the same turn) and writes JSON; fails
-if SNCLR without neighbors is not MoCoV3: losses and momentum encoders.
+full queues of drawn features: neighbors hardly repeat, the dearest case. Fails if SNCLR
+without neighbors is not MoCoV3: losses and momentum encoders.
 """
 
 import argparse
-import sys
-import time
+import math
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+import report
 import torch
-from measuring import default_device, machine, summary, write
+from measuring import Record, interleave, make_parser, peak_bytes, summary
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from rich.progress import track
-from torch import nn
 
-CONFIGS = Path(__file__).parents[2] / "configs/imagenet"
-WARM_UP = 3
+CONFIGS = Path(__file__).parents[2] / "configs"
 CHECKED = 3  # first steps, in which SNCLR without neighbors must be MoCoV3
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
+WRAPPERS = {
+    ("cpu", "fp32"): dict(type="OptimWrapper"),
+    ("cpu", "bf16"): dict(type="CPUAmpOptimWrapper"),
+    ("cuda", "fp32"): dict(type="OptimWrapper"),
+    ("cuda", "fp16"): dict(type="AmpOptimWrapper", loss_scale="dynamic"),
+    ("cuda", "bf16"): dict(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0),
+}
 DEFAULTS = {
     "cuda": dict(
-        backbone="resnet50",
-        batch=256,
-        image_size=224,
-        precision="fp16",
+        backbone="resnet50", batch=256, image_size=224, precision="fp16",
         queue_length=65536,
-        iterations=15,
     ),
     "cpu": dict(
-        backbone="resnet18",
-        batch=32,
-        image_size=64,
-        precision="fp32",
+        backbone="resnet18", batch=32, image_size=64, precision="fp32",
         queue_length=16384,
-        iterations=15,
     ),
-}
+}  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="Defaults, by device: "
-        + "; ".join(f"{name}: {values}" for name, values in DEFAULTS.items()),
+    parser = make_parser(
+        __doc__,
+        "benchmark_step.json",
+        neighbors=([0, 10, 30, 100], "K of each SNCLR"),
+        iterations=(15, "timed steps of each model"),
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"])
+    parser.epilog = f"Options without a default take these: {DEFAULTS}"
     parser.add_argument("--backbone", choices=["resnet18", "resnet50", "vit-small"])
     parser.add_argument("--batch", type=int, help="images, of which two views each")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--precision", choices=list(TOLERANCE))
-    parser.add_argument(
-        "--neighbors", type=int, nargs="+", default=[0, 10, 30, 100], metavar="K"
-    )
     parser.add_argument("--queue-length", type=int)
-    parser.add_argument("--iterations", type=int, help="timed steps of each model")
-    parser.add_argument(
-        "--channels-last",
-        action=argparse.BooleanOptionalAction,
-        help="a row with model.channels_last (default: for ResNets)",
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="a row with model.compile"
-    )
-    parser.add_argument("--out", type=Path, default="benchmark_step.json")
     args = parser.parse_args(argv)
-    args.device = args.device or default_device()
     for name, value in DEFAULTS[args.device].items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.channels_last is None:
-        args.channels_last = args.backbone != "vit-small"
-    if args.device == "cpu" and args.precision == "fp16":
+    if (args.device, args.precision) not in WRAPPERS:
         parser.error("--precision fp16 needs --device cuda: use fp32 or bf16")
     if min(args.batch, args.iterations) < 2:
         parser.error("--batch and --iterations must be at least 2")
@@ -96,12 +74,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class Step:
-    """A model and its optimizer, and what was measured of them."""
+    """A model, its optimizer and the losses of its steps."""
 
-    def __init__(
-        self, name: str, model: dict, optimizer: dict, args: argparse.Namespace
-    ) -> None:
-        self.name = name
+    def __init__(self, model: dict, optimizer: dict, args: argparse.Namespace) -> None:
         torch.manual_seed(0)
         self.model = MODELS.build(model)
         torch.manual_seed(0)
@@ -112,54 +87,23 @@ class Step:
             generator = torch.Generator().manual_seed(1)
             rows = torch.randn(self.queue.length, self.queue.dim, generator=generator)
             self.queue.enqueue(rows.to(args.device))
-        self.wrapper = build_wrapper(self.model, optimizer, args)
-        self.cuda = args.device == "cuda"
-        self.seconds: list[float] = []
+        self.wrapper = build_optim_wrapper(self.model, deepcopy(optimizer))
         self.losses: list[float] = []
-        self.peak = 0
 
     def run(self, views: list[torch.Tensor]) -> None:
-        """Take one step, and note time, loss and, on a GPU, memory."""
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.synchronize()
-        start = time.perf_counter()
         with self.wrapper.optim_context(self.model):
             loss = self.model.loss(views, None)["loss"]
         self.wrapper.update_params(loss)
-        if self.queue is not None:
-            self.queue.commit(bool(loss.isfinite()))  # as NeighborQueueHook
-        if self.cuda:
-            torch.cuda.synchronize()
-        self.seconds.append(time.perf_counter() - start)
-        if self.cuda:
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated() - before)
         self.losses.append(loss.item())
+        if self.queue is not None:
+            self.queue.commit(math.isfinite(self.losses[-1]))  # as NeighborQueueHook
 
-    def memory(self) -> int | None:
-        """Bytes on the GPU: what stays, and the most that a step adds."""
-        if not self.cuda:
-            return None
+    def state_bytes(self) -> int:
+        """Bytes of weights, buffers and the optimizer's state."""
         state = self.wrapper.optimizer.state.values()
         tensors = [*self.model.parameters(), *self.model.buffers()]
         tensors += [v for s in state for v in s.values() if torch.is_tensor(v)]
-        return sum(t.numel() * t.element_size() for t in tensors) + self.peak
-
-
-def build_wrapper(
-    model: nn.Module, optimizer: dict, args: argparse.Namespace
-) -> OptimWrapper:
-    cfg = deepcopy(optimizer)
-    if args.precision == "fp32":
-        cfg.update(type="OptimWrapper")
-        cfg.pop("loss_scale", None)
-    elif args.device == "cpu":
-        cfg.update(type="CPUAmpOptimWrapper")
-        cfg.pop("loss_scale", None)
-    elif args.precision == "bf16":
-        cfg.update(dtype="bfloat16", loss_scale=1.0)
-    return build_optim_wrapper(model, cfg)
+        return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
@@ -168,9 +112,12 @@ def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
     The learning rate is the warm-up's first.
     """
     vit = args.backbone == "vit-small"
-    name = "vit-small-p16_8xb512-300e" if vit else "r50_8xb256-100e"
-    recipe = Config.fromfile(CONFIGS / f"snclr_{name}_in1k.py")
-    model = recipe.model
+    cfg = Config.fromfile(
+        CONFIGS / "imagenet/snclr_vit-small-p16_8xb512-300e_in1k.py"
+        if vit
+        else CONFIGS / "snclr_r50_8xb256.py"
+    )
+    model = cfg.model
     if vit:
         model.backbone.img_size = args.image_size
     else:
@@ -182,8 +129,11 @@ def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
     for part in (model.neck, model.head.predictor):
         part.norm_cfg = dict(type="BN1d")
     model.head.queue.length = args.queue_length
-    ours = recipe.optim_wrapper.to_dict()
-    ours["optimizer"]["lr"] *= recipe.param_scheduler[0].start_factor
+    model.pop("data_preprocessor", None)  # the views are ready
+    ours = cfg.optim_wrapper.to_dict()
+    ours.pop("loss_scale", None)
+    ours |= WRAPPERS[args.device, args.precision]
+    ours["optimizer"]["lr"] *= cfg.param_scheduler[0].start_factor
     stock = deepcopy(ours)
     if vit:
         del stock["optimizer"]["fused"]
@@ -192,7 +142,8 @@ def make_configs(args: argparse.Namespace) -> tuple[dict, dict, dict]:
     return model.to_dict(), stock, ours
 
 
-def build_steps(args: argparse.Namespace) -> list[Step]:
+def build_steps(args: argparse.Namespace) -> dict[str, Step]:
+    """MoCoV3, then SNCLR over K, then one K with our optimizer and with options."""
     model, stock, ours = make_configs(args)
     head = model["head"]
     mocov3_head = dict(
@@ -202,83 +153,45 @@ def build_steps(args: argparse.Namespace) -> list[Step]:
         temperature=head["temperature"],
     )
     mocov3 = dict(model, type="MoCoV3", head=mocov3_head)
-    steps = [Step("MoCoV3", mocov3, stock, args)]
 
-    def add(name: str, k: int, optimizer: dict, **options) -> None:
+    def snclr(k: int, optimizer: dict, **options) -> Step:
         cfg = dict(model, head=dict(head, num_neighbors=k), **options)
-        steps.append(Step(name, cfg, optimizer, args))
+        return Step(cfg, optimizer, args)
 
-    for k in args.neighbors:
-        add(f"SNCLR, K = {k}", k, stock)
+    steps = {"MoCoV3": Step(mocov3, stock, args)}
+    steps |= {f"SNCLR, K = {k}": snclr(k, stock) for k in args.neighbors}
     k = 30 if 30 in args.neighbors else args.neighbors[-1]
-    options = {}
-    name = ours["optimizer"]["type"]
-    name = f"fused {name}" if ours["optimizer"].get("fused") else name
-    add(f"  K = {k}, {name}", k, ours)
-    if args.channels_last:
-        options["channels_last"] = True
-        add("  and channels last", k, ours, **options)
-    if args.compile:
-        options["compile"] = True
-        add("  and torch.compile", k, ours, **options)
+    fused = "fused " if ours["optimizer"].get("fused") else ""
+    steps[f"K = {k}, {fused}{ours['optimizer']['type']}"] = snclr(k, ours)
+    if args.backbone != "vit-small":
+        steps["and channels last"] = snclr(k, ours, channels_last=True)
     return steps
 
 
 def check(stock: Step, ours: Step, precision: str) -> dict:
-    """Compare SNCLR without neighbors with MoCoV3, after CHECKED equal steps.
+    """Compare SNCLR without neighbors with MoCoV3, after equal steps.
 
     Raises:
         SystemExit: If losses or momentum encoders differ by more than rounding.
     """
-    pairs = zip(ours.losses, stock.losses, strict=True)
-    losses = [abs(a - b) / abs(b) for a, b in pairs]
-    pairs = zip(
-        ours.model.momentum_encoder.state_dict().values(),
-        stock.model.momentum_encoder.state_dict().values(),
-        strict=True,
+
+    def difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().max().cpu() / b.abs().max().clamp(min=1e-3).cpu()
+
+    states = (step.model.momentum_encoder.state_dict() for step in (ours, stock))
+    pairs = zip(*(state.values() for state in states), strict=True)
+    averages = [difference(a, b) for a, b in pairs if a.is_floating_point()]
+    losses = difference(torch.tensor(ours.losses), torch.tensor(stock.losses))
+    # max() of a tensor does not overlook what is not a number.
+    found = dict(
+        loss=losses.item(), momentum_encoder=torch.stack(averages).max().item()
     )
-    averages = [
-        ((a - b).abs().max() / b.abs().max().clamp(min=1e-3)).item()
-        for a, b in pairs
-        if a.is_floating_point()
-    ]
-    found = dict(loss=max(losses), momentum_encoder=max(averages))
-    # Each by itself: max() overlooks what is not a number.
-    if not all(value <= TOLERANCE[precision] for value in losses + averages):
+    if not all(value <= TOLERANCE[precision] for value in found.values()):
         raise SystemExit(
             f"SNCLR with K = 0 is not MoCoV3: relative differences {found} after "
-            f"{len(ours.losses)} steps, at most {TOLERANCE[precision]} expected."
+            f"{CHECKED} steps, at most {TOLERANCE[precision]} expected."
         )
     return found
-
-
-def measure(steps: list[Step], args: argparse.Namespace) -> dict | None:
-    generator = torch.Generator().manual_seed(0)
-    size = (2, args.batch, 3, args.image_size, args.image_size)
-    views = list(torch.randn(size, generator=generator).to(args.device))
-    differences = None
-    for i in track(range(WARM_UP + args.iterations), description="steps"):
-        for step in steps[i % len(steps) :] + steps[: i % len(steps)]:
-            step.run(views)
-        if i + 1 == CHECKED:
-            without = [step for step in steps if step.name == "SNCLR, K = 0"]
-            if without:
-                differences = check(steps[0], without[0], args.precision)
-    return differences
-
-
-def summarize(steps: list[Step]) -> list[dict]:
-    stock = steps[0].seconds[WARM_UP:]
-    return [
-        {
-            "name": step.name.strip(),
-            **summary(step.seconds[WARM_UP:], stock),
-            "memory_gib": (memory := step.memory()) and memory / 2**30,
-            "compiled": step.model.backbone._compiled_call_impl is not None,
-            "losses": step.losses,
-        }
-        for step in steps
-    ]
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -287,37 +200,34 @@ def main(argv: list[str] | None = None) -> dict:
     MMLogger.get_instance("benchmark_step", log_level="ERROR")
     torch.backends.cudnn.benchmark = True
     MessageHub.get_instance("benchmark_step").update_info("max_iters", 10_000)
+    record = Record(args)
     steps = build_steps(args)
-    differences = measure(steps, args)
-    rows = summarize(steps)
-    record = {
-        **{key: value for key, value in vars(args).items() if key != "out"},
-        **machine(args.device),
-        "difference_from_mocov3_without_neighbors": differences,
-        "results": rows,
-    }
-    hardware = record.get("gpu", record["cpu"])
-    print(
-        f"\n{args.backbone}, {args.batch} images of {args.image_size} px, "
-        f"{args.precision}, Q = {args.queue_length}; {hardware}, "
-        f"{record['threads']} threads, torch {torch.__version__}\n\n"
-        f"{'':28}{'ms':>9}{'quartiles':>20}{'ratio':>8}{'GiB':>8}"
-    )
-    for step, row in zip(steps, rows, strict=True):
-        low, high = row["quartiles_ms"]
-        memory = row["memory_gib"]
-        print(
-            f"{step.name:28}{row['ms']:9.1f}{f'{low:.1f} - {high:.1f}':>20}"
-            f"{row['ratio']:8.3f}{'' if memory is None else f'{memory:8.2f}'}"
-            f"{' (not compiled)' if _gave_up(row) else ''}"
+    generator = torch.Generator().manual_seed(0)
+    size = (2, args.batch, 3, args.image_size, args.image_size)
+    views = list(torch.randn(size, generator=generator).to(args.device))
+    functions = {name: partial(step.run, views) for name, step in steps.items()}
+    interleave(functions, args.device, rounds=0, warmup=CHECKED)
+    if "SNCLR, K = 0" in steps:
+        record["difference_from_mocov3_without_neighbors"] = check(
+            steps["MoCoV3"], steps["SNCLR, K = 0"], args.precision
         )
-    write(args.out, record)
-    print(f"\n{args.out}")
+    memory = {}
+    if args.device != "cpu":
+        for name, step in steps.items():
+            size = step.state_bytes() + peak_bytes(functions[name], args.device)
+            memory[name] = {"memory_gib": size / 2**30}
+
+    def write(taken: dict[str, list[float]]) -> None:
+        record["results"] = [
+            {"name": name, **summary(seconds, taken["MoCoV3"]), **memory.get(name, {}),
+             "losses": steps[name].losses}
+            for name, seconds in taken.items()
+        ]  # fmt: skip
+        record.write()
+
+    interleave(functions, args.device, args.iterations, warmup=0, after_round=write)
+    report.show("step", record)
     return record
-
-
-def _gave_up(row: dict) -> bool:
-    return "compile" in row["name"] and not row["compiled"]
 
 
 if __name__ == "__main__":

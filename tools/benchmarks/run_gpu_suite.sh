@@ -1,63 +1,74 @@
 #!/usr/bin/env bash
-# Check and time on a GPU what the tests on CPUs cannot, and write a report, within 8
-# minutes:   tools/benchmarks/run_gpu_suite.sh [OUT]
-# OUT (work_dirs/benchmarks): JSON, logs and report.md. Python: $PYTHON, else .venv's,
-# else python3. DEVICE=cpu runs the same at sizes for CPUs. What fails does not stop the
-# rest; the exit status tells.
-set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-OUT=${1:-work_dirs/benchmarks}
-DEVICE=${DEVICE:-cuda}
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
-fi
-mkdir -p "$OUT"
-rm -f "$OUT"/*.json "$OUT"/*.log "$OUT"/report.md
+# Check and time on a GPU what the tests on CPUs cannot, within 11 minutes:
+#     tools/benchmarks/run_gpu_suite.sh [OUT [PART ...]]
+# OUT (work_dirs/benchmarks) gets JSON and a log of each part, and report.md; what an
+# earlier run of a part left there is renamed. OUT.tar.gz holds the whole of it.
+# Parts: tests loss loss_autocast loss_clusters step data, and, only where they are
+# named, comm and evaluation. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu
+# runs all parts but tests at sizes for CPUs. What fails or runs out of its time does
+# not stop the rest; the exit status tells.
 
-if [ "$DEVICE" = cuda ]; then
+set -uo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^$/s/^# \?//p' "$0" && exit ;; esac
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+OUT=$(realpath -m "${1:-$HERE/../../work_dirs/benchmarks}")
+cd "$HERE/../.."
+DEVICE=${DEVICE:-cuda}
+PARTS=("${@:2}")
+[ $# -gt 1 ] || PARTS=(loss loss_autocast loss_clusters step data)
+[ $# -gt 1 ] || [ "$DEVICE" = cpu ] || PARTS=(tests "${PARTS[@]}")
+for part in "${PARTS[@]}"; do
+    case " tests loss loss_autocast loss_clusters step data comm evaluation " in
+    *" $part "*) ;;
+    *) echo "$part is no part: see --help." >&2 && exit 2 ;;
+    esac
+done
+[ -n "${PYTHON:-}" ] || { [ -x .venv/bin/python ] && PYTHON=$PWD/.venv/bin/python; }
+PYTHON=${PYTHON:-python3}
+
+HALF=bfloat16
+LOSS=(-n 64 -K 10 30 -Q 16384 --rounds 3)
+STEP=(--batch 8 --image-size 32 --iterations 3 --queue-length 2048)
+DATA=(--images 8 --batch 8 --repeats 1)
+SEVERAL=()
+if [ "$DEVICE" != cpu ]; then
     "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
         echo "$PYTHON sees no GPU: check the driver and torch, or set DEVICE=cpu." >&2
         exit 2
     }
-    HALF=float16
-    LOSS=()
-    STEP=(--iterations 10)
+    HALF=float16 LOSS=() SEVERAL=(-K 10 30 100) STEP=(--iterations 10)
     DATA=(--batch 256 --repeats 3 --workers "$(nproc)")
-else
-    HALF=bfloat16
-    LOSS=(-n 64 -K 10 30 -Q 16384 --rounds 3)
-    STEP=(--batch 8 --image-size 32 --iterations 3 --queue-length 2048)
-    DATA=(--images 8 --batch 8 --repeats 1)
 fi
 
 failed=0
-part() {  # NAME SECONDS COMMAND...
-    local name=$1 seconds=$2 start=$SECONDS
-    shift 2
-    timeout "$seconds" "$@" >"$OUT/$name.log" 2>&1
-    local status=$?
-    [ $status -eq 0 ] || failed=1
-    echo "$name: exit $status, $((SECONDS - start)) s"
-    [ $status -eq 0 ] || tail -n 15 "$OUT/$name.log"
+run() {  # NAME SECONDS COMMAND...
+    local start=$SECONDS status file
+    for file in "$OUT/$1".{json,log}; do
+        [ ! -e "$file" ] || mv --backup=numbered "$file" "$file.old"
+    done
+    timeout -k 10 "$2" "${@:3}" >"$OUT/$1.log" 2>&1
+    status=$?
+    echo "$1: exit $status, $((SECONDS - start)) s of $2"
+    [ $status -eq 0 ] || { failed=1 && tail -n 15 "$OUT/$1.log"; }
 }
-bench() {  # NAME SECONDS SCRIPT OPTIONS...
-    local name=$1 seconds=$2 script=$3
-    shift 3
-    part "$name" "$seconds" "$PYTHON" "tools/benchmarks/benchmark_$script.py" \
-        --out "$OUT/$name.json" "$@"
+bench() {  # NAME SECONDS OPTIONS...
+    run "$1" "$2" "$PYTHON" "$HERE/benchmark_${1%%_*}.py" --out "$OUT/$1.json" \
+        --device "$DEVICE" "${@:3}"
 }
 
-[ "$DEVICE" = cpu ] ||
-    part tests 60 "$PYTHON" -m pytest -v -m gpu tests/models tests/engine
-bench loss 80 loss --device "$DEVICE" "${LOSS[@]}"
-bench loss_autocast 35 loss --device "$DEVICE" -K 10 30 100 "${LOSS[@]}" \
-    --autocast "$HALF" --variants
-bench loss_clusters 25 loss --device "$DEVICE" -K 10 30 100 "${LOSS[@]}" \
-    --features clusters
-bench step 90 step --device "$DEVICE" "${STEP[@]}"
-bench data 90 data --device "$DEVICE" "${DATA[@]}"
-bench step_compile 100 step --device "$DEVICE" "${STEP[@]}" \
-    --neighbors 30 --iterations 6 --compile
-"$PYTHON" tools/benchmarks/report.py "$OUT" || failed=1
+mkdir -p "$OUT"
+for part in "${PARTS[@]}"; do
+    case $part in
+    tests) run tests 120 "$PYTHON" -m pytest -v -m gpu tests/models tests/engine ;;
+    loss) bench loss 150 "${LOSS[@]}" ;;
+    loss_autocast) bench $part 60 "${SEVERAL[@]}" "${LOSS[@]}" --autocast $HALF ;;
+    loss_clusters) bench $part 60 "${SEVERAL[@]}" "${LOSS[@]}" --features clusters ;;
+    step) bench step 150 "${STEP[@]}" ;;
+    data) bench data 120 "${DATA[@]}" ;;
+    comm) bench comm 300 --device cpu ;;
+    evaluation) bench evaluation 300 ;;
+    esac
+done
+"$PYTHON" "$HERE/report.py" "$OUT" || failed=1
+tar -czf "$OUT.tar.gz" -C "$(dirname "$OUT")" "$(basename "$OUT")" && echo "$OUT.tar.gz"
 exit $failed
