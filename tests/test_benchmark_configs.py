@@ -7,11 +7,10 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
-import make_semi_supervised_splits as splits
 import numpy as np
 import pytest
 import torch
-from helpers.command import tool
+from helpers.command import load_tool, tool
 from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -23,6 +22,7 @@ from snclr_mm.cli import check_pretrained
 FOLDER = REPOSITORY / "configs/benchmarks/classification"
 CONFIGS = sorted(FOLDER.rglob("*.py"))
 TRANSFER = sorted((REPOSITORY / "configs/_base_/datasets/transfer").glob("*.py"))
+splits = load_tool("data/make_semi_supervised_splits.py")
 LINEAR = "linear_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 FINETUNE = "finetune_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 

@@ -5,12 +5,12 @@ from copy import deepcopy
 
 import pytest
 import torch
+from helpers.command import load_tool
 from helpers.downstream import lay_out, require_downstream, shrink
 from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
-from prepare_garment_scenes import CLASSES, prepare
 
 from snclr_mm.cli import (
     check_annotations,
@@ -21,6 +21,7 @@ from snclr_mm.cli import (
 
 require_downstream()
 
+garments = load_tool("data/prepare_garment_scenes.py")
 FOLDER = REPOSITORY / "configs/benchmarks"
 CONFIGS = sorted(
     path
@@ -36,7 +37,7 @@ SIZES = {"resnet50": 318, "vit-small": 150}
 def scenes(digits_root, tmp_path_factory):
     """Real digits as garments, 10 classes."""
     root = tmp_path_factory.mktemp("downstream") / "scenes"
-    prepare(root, digits_root, train=8, val=4, unlabeled=0)
+    garments.prepare(root, digits_root, train=8, val=4, unlabeled=0)
     return root
 
 
@@ -121,5 +122,5 @@ def test_classes_are_those_of_the_scenes():
     for path in CONFIGS:
         if path.parent.name == "garment-scenes":
             classes = Config.fromfile(path).train_dataloader.dataset.metainfo.classes
-            assert tuple(classes)[-10:] == CLASSES
+            assert tuple(classes)[-10:] == garments.CLASSES
             assert len(classes) == (11 if "mmsegmentation" in str(path) else 10)

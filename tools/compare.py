@@ -1,12 +1,19 @@
 #!/usr/bin/env python
 """Compare methods, or settings of a method, at one budget over several seeds.
 
-Each run is one training (tools/train.py) and one evaluation (tools/evaluate.py) in a
-folder of its own under --work-dir. Writes results.json, table.md and comparison.png.
-An interrupted comparison goes on where it stopped when it is started again.
+Each run pretrains with tools/train.py, and tools/evaluate.py evaluates it.
+
+With --pretrained CHECKPOINT transfer is compared instead. The config is then one of
+detection or segmentation that counts in steps, and tools/train.py trains it from random
+weights, from the checkpoint, and from the checkpoint in half of the steps.
+
+Each run has a folder of its own under --work-dir, where results.json, table.md and a
+picture are written. An interrupted comparison continues where it stopped when it is
+started again.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -14,25 +21,30 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+# isort: split
 import torch
 import yaml
 from mmengine.config import Config, DictAction
-from evaluate import REFERENCES
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
-from snclr_mm.cli import check_data_roots, find_config
-from snclr_mm.visualization import plot_comparison
+from snclr_mm.cli import (
+    check_data_roots,
+    clear_pretrained,
+    find_config,
+    read_config,
+    set_pretrained,
+)
+from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
@@ -42,7 +54,17 @@ METHODS = [
     f"configs/baselines/nnclr_{SMALL}",
     f"configs/snclr_{SMALL}",
 ]
-RESULT = "evaluation.json"
+#: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
+#: percent).
+TRANSFER_METRICS = {
+    "box AP": ("coco/bbox_mAP", 100),
+    "mask AP": ("coco/segm_mAP", 100),
+    "VOC AP": ("pascal_voc/mAP", 100),
+    "mIoU": ("mIoU", 1),
+}
+RANDOM, PRETRAINED, HALF = ("random", "pretrained", "pretrained, half the steps")
+#: Options that say nothing where transfer is compared.
+ONLY_PRETRAINING = ("epochs", "images", "holdout", "vary", "no_references")
 
 
 class Arm(NamedTuple):
@@ -78,53 +100,50 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "configs",
         nargs="*",
         default=METHODS,
         help="pretraining configs; default: the four methods on Fashion-MNIST",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="default: the config's")
-    parser.add_argument(
-        "--images", type=int, help="first images of the training set; default: all"
+    add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--cfg-options", nargs="+", action=DictAction, default={}, help="for all runs")
+    add(
+        "--jobs",
+        type=int,
+        default=max(1, torch.cuda.device_count()),
+        help="runs at the same time; they share the CPU cores, and take a GPU each",
     )
-    parser.add_argument(
+    add("--work-dir", type=Path, help="default: comparison or transfer, in work_dirs/")
+
+    add = parser.add_argument_group("pretraining").add_argument
+    add("--epochs", type=int, help="default: the config's")
+    add("--images", type=int, help="first images of the training set; default: all")
+    add(
         "--holdout",
         type=int,
         help="evaluate on the last so many images of the training set, to choose "
         "settings without the test set",
     )
-    parser.add_argument(
+    add(
         "--vary",
         nargs="+",
         action="append",
         default=[],
         metavar=("KEY", "VALUE"),
         help="add each config with this key set to each value, the rest unchanged; may "
-        "be repeated; needs one config",
+        "be repeated",
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, help="for every run"
-    )
-    parser.add_argument(
-        "--protocols", nargs="+", default=["knn", "linear", "few-shot"], metavar="NAME"
-    )
-    parser.add_argument("--per-class", type=int, default=10, help="few-shot labels")
-    parser.add_argument("--draws", type=int, default=20, help="of the few-shot labels")
-    parser.add_argument(
+    protocols = ["knn", "linear", "few-shot"]
+    add("--protocols", nargs="+", default=protocols, metavar="NAME")
+    add("--per-class", type=int, default=10, help="few-shot labels")
+    add("--draws", type=int, default=20, help="of the few-shot labels")
+    add(
         "--no-references",
         action="store_true",
         help="leave out random weights and raw pixels",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=max(1, torch.cuda.device_count()),
-        help="runs at the same time; they share the CPU cores, and take a GPU each",
-    )
-    parser.add_argument(
-        "--work-dir", type=Path, default=REPOSITORY / "work_dirs/comparison"
     )
     args = parser.parse_args(argv)
     for name in ("epochs", "images", "holdout", "jobs", "per_class", "draws"):
@@ -135,16 +154,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--vary needs a key and at least one value")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {args.seeds}: each seed once")
-    args.work_dir = args.work_dir.resolve()
+    folder = "comparison"
+    if args.pretrained:
+        args.pretrained = str(Path(args.pretrained).resolve())
+        if not Path(args.pretrained).is_file():
+            parser.error(f"--pretrained: there is no checkpoint {args.pretrained}")
+        given = [name for name in ONLY_PRETRAINING if getattr(args, name)]
+        if given or len(args.configs) != 1:
+            parser.error(
+                "--pretrained takes one config of detection or segmentation, and none "
+                f"of --{', --'.join(ONLY_PRETRAINING).replace('_', '-')}"
+            )
+        folder = f"transfer/{Path(args.configs[0]).stem}"
+    args.work_dir = (args.work_dir or REPOSITORY / "work_dirs" / folder).resolve()
     return args
 
 
 def list_arms(args: argparse.Namespace) -> list[Arm]:
     """References, the configs, and each with one setting changed as --vary asks."""
+    if args.pretrained:
+        return [Arm(name, args.configs[0], {}) for name in (RANDOM, PRETRAINED, HALF)]
     arms = []
     if not args.no_references:
         config = find_config(args.configs[0])
-        arms = [Arm(name, config, {}, reference=name) for name in REFERENCES]
+        arms = [Arm(name, config, {}, reference=name) for name in ("random", "pixels")]
     for path in args.configs:
         config = find_config(path)
         algorithm = Path(config).stem.split("_")[0]
@@ -161,16 +194,32 @@ def list_arms(args: argparse.Namespace) -> list[Arm]:
 
 
 def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
-    """The complete training config of a run."""
-    cfg = Config.fromfile(arm.config)
-    cfg.merge_from_dict({**args.cfg_options, **arm.options})
+    """The complete training config of a run.
+
+    Raises:
+        SystemExit: If transfer is compared and the config counts in epochs.
+    """
+    cfg = read_config(arm.config)
+    options = {**args.cfg_options, **arm.options, "randomness.seed": seed}
+    cfg.merge_from_dict(options)
+    if args.pretrained:
+        if "max_iters" not in cfg.train_cfg:
+            raise SystemExit(
+                f"{arm.config}: train_cfg.max_iters is needed, not epochs."
+            )
+        _set_start(cfg, arm.name, args.pretrained)
+    else:
+        _set_budget(cfg, args)
+    return cfg
+
+
+def _set_budget(cfg: Config, args: argparse.Namespace) -> None:
     if args.epochs:
         cfg.train_cfg.max_epochs = args.epochs
     # The curve needs few evaluations, and an interrupted run a recent checkpoint.
-    epochs = cfg.train_cfg.max_epochs
-    cfg.train_cfg.val_interval = max(1, epochs // 4)
-    cfg.default_hooks.checkpoint.update(interval=max(1, epochs // 4), max_keep_ckpts=1)
-    cfg.merge_from_dict({"randomness.seed": seed})
+    quarter = max(1, cfg.train_cfg.max_epochs // 4)
+    cfg.train_cfg.val_interval = quarter
+    cfg.default_hooks.checkpoint.update(interval=quarter, max_keep_ckpts=1)
     training = cfg.val_cfg.bank_dataloader.dataset
     if args.holdout:
         # MMEngine counts negative indices from the end.
@@ -179,11 +228,27 @@ def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
     if args.images:
         cfg.train_dataloader.dataset.indices = args.images
         training.indices = args.images
-    return cfg
+
+
+def _set_start(cfg: Config, arm: str, checkpoint: str) -> None:
+    if arm == RANDOM:
+        clear_pretrained(cfg.model)
+        return
+    set_pretrained(cfg.model, checkpoint)
+    # A checkpoint that was overwritten makes other runs.
+    cfg.pretrained_sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    if arm == HALF:
+        cfg.train_cfg.max_iters //= 2
+        for scheduler in cfg.param_scheduler:
+            if scheduler.type == "LinearLR":
+                continue  # the warm-up stays
+            scheduler.end = cfg.train_cfg.max_iters
+            if "milestones" in scheduler:
+                scheduler.milestones = [step // 2 for step in scheduler.milestones]
 
 
 def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
-    """All runs, seed by seed, each with its config written in its folder.
+    """All runs, seed by seed, each with its config written beside its folder.
 
     Raises:
         SystemExit: If a folder holds a run with other settings.
@@ -194,104 +259,31 @@ def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
             continue  # the same for each seed
         slug = re.sub(r"[^\w.=+-]+", "_", arm.name)
         run = Run(arm, seed, args.work_dir / slug / f"seed{seed}")
-        claim(run.folder, run.config, build_config(arm, seed, args))
+        text = build_config(arm, seed, args).pretty_text
+        if run.config.exists() and run.config.read_text() != text:
+            raise SystemExit(
+                f"{run.folder} belongs to a run with other settings ({run.config}): "
+                "choose another --work-dir, or remove both."
+            )
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.config.write_text(text)
         runs.append(run)
     return runs
 
 
-def claim(folder: Path, path: Path, cfg: Config) -> None:
-    """Make the folder of a run, and write its config beside it.
-
-    Args:
-        folder (Path): In it MMEngine writes the config as it ran.
-        path (Path): Of the config.
-        cfg (Config): Complete.
-
-    Raises:
-        SystemExit: If they belong to a run with other settings.
-    """
-    text = cfg.pretty_text
-    if path.exists() and path.read_text() != text:
+def check_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise an error if there is no data, or less than --images and --holdout."""
+    check_data_roots(cfg)
+    if args.pretrained:
+        return
+    register_all_modules()
+    whole = {**cfg.val_cfg.bank_dataloader.dataset, "indices": None}
+    size = len(DATASETS.build(whole))
+    if (args.images or 0) + (args.holdout or 0) > size:
         raise SystemExit(
-            f"{folder} belongs to a run with other settings ({path}): choose another "
-            "--work-dir, or remove both."
+            f"--images {args.images} and --holdout {args.holdout} exceed the {size} "
+            "images of the training set (val_cfg.bank_dataloader.dataset)."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-class Executor:
-    """Trains and evaluates runs in child processes.
-
-    Args:
-        args (argparse.Namespace): The command line.
-        total (int): Number of runs, for the progress lines.
-    """
-
-    def __init__(self, args: argparse.Namespace, total: int) -> None:
-        self.args = args
-        self.total = total
-        self.done = 0
-        self.slots: SimpleQueue = SimpleQueue()
-        for slot in range(args.jobs):
-            self.slots.put(slot)
-
-    def __call__(self, run: Run) -> dict | None:
-        """Finish a run.
-
-        Returns:
-            dict | None: Its metrics, or None if it failed.
-        """
-        start = time.time()
-        slot = self.slots.get()
-        result = run.folder / RESULT
-        # Another evaluation than asked for does not count.
-        options = str(self._options(run))
-        asked = run.folder / "evaluation_options.txt"
-        known = result.exists() and asked.exists() and asked.read_text() == options
-        try:
-            if not known:
-                if run.arm.reference is None:
-                    self._train(run, slot)
-                result.unlink(missing_ok=True)  # evaluate.py would add to it
-                self._evaluate(run, slot)
-                asked.write_text(options)
-            metrics = json.loads(result.read_text())["summary"]
-            text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-            text += " (finished before)" if known else ""
-        except subprocess.CalledProcessError as error:
-            metrics, text = None, f"FAILED, see {error.output}"
-        finally:
-            self.slots.put(slot)
-        self.done += 1
-        minutes = (time.time() - start) / 60
-        print(
-            f"[{self.done}/{self.total}] {run}: {text}; {minutes:.1f} min", flush=True
-        )
-        return metrics
-
-    def _train(self, run: Run, slot: int) -> None:
-        finished = run.folder / "trained"
-        if not finished.exists():
-            options = [run.config, "--work-dir", run.folder, "--resume"]
-            self._call(run, slot, "train", *options)
-            finished.touch()
-
-    def _evaluate(self, run: Run, slot: int) -> None:
-        checkpoint = run.arm.reference
-        if checkpoint is None:
-            checkpoint = (run.folder / "last_checkpoint").read_text().strip()
-        output = ["--out", run.folder / RESULT]
-        options = [*self._options(run), *output]
-        self._call(run, slot, "evaluate", run.config, checkpoint, *options)
-
-    def _options(self, run: Run) -> list:
-        options = ["--protocols", *self.args.protocols, "--seed", run.seed]
-        options += ["--per-class", self.args.per_class, "--draws", self.args.draws]
-        return options
-
-    def _call(self, run: Run, slot: int, tool: str, *options) -> None:
-        run_tool(tool, options, run.folder, slot, self.args.jobs)
 
 
 def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:
@@ -312,12 +304,106 @@ def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -
     if torch.cuda.is_available():
         env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
     log = folder / f"{name}.log"
-    script = REPOSITORY / "tools" / f"{name}.py"
-    command = [sys.executable, str(script), *map(str, options)]
+    command = [sys.executable, Path(__file__).with_name(f"{name}.py"), *options]
+    command = [str(part) for part in command]
     with log.open("a") as file:
         code = subprocess.call(command, stdout=file, stderr=file, env=env)
     if code:
         raise subprocess.CalledProcessError(code, command, output=log)
+
+
+class Executor:
+    """Trains and measures runs in child processes, ``args.jobs`` at a time.
+
+    Args:
+        args (argparse.Namespace): The command line.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.done = 0
+
+    def __call__(self, runs: list[Run]) -> list[dict | None]:
+        """Finish all runs; returns the metrics of each, or None where it failed."""
+        slots, self.thread = iter(range(self.args.jobs)), threading.local()
+
+        def take_slot() -> None:
+            self.thread.slot = next(slots)
+
+        with ThreadPoolExecutor(self.args.jobs, initializer=take_slot) as pool:
+            return list(pool.map(lambda run: self._finish(run, len(runs)), runs))
+
+    def _finish(self, run: Run, total: int) -> dict | None:
+        start = time.time()
+        measure = self._transfer if self.args.pretrained else self._pretraining
+        try:
+            metrics, known = measure(run)
+            text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+            text += " (finished before)" if known else ""
+        except subprocess.CalledProcessError as error:
+            metrics, text = None, f"FAILED, see {error.output}"
+        self.done += 1
+        minutes = (time.time() - start) / 60
+        print(f"[{self.done}/{total}] {run}: {text}; {minutes:.1f} min", flush=True)
+        return metrics
+
+    def _call(self, name: str, run: Run, *options) -> None:
+        run_tool(name, options, run.folder, self.thread.slot, self.args.jobs)
+
+    def _train(self, run: Run) -> bool:
+        """Train to the end, if that was not done before: was it?"""
+        finished = run.folder / "trained"
+        if finished.exists():
+            return True
+        self._call("train", run, run.config, "--work-dir", run.folder, "--resume")
+        finished.touch()
+        return False
+
+    def _pretraining(self, run: Run) -> tuple[dict, bool]:
+        args, result = self.args, run.folder / "evaluation.json"
+        options = ["--protocols", *args.protocols, "--seed", run.seed]
+        options += ["--per-class", args.per_class, "--draws", args.draws]
+        # Another evaluation than asked for does not count.
+        asked = run.folder / "evaluation_options.txt"
+        known = result.exists() and asked.exists()
+        known = known and asked.read_text() == str(options)
+        if not known:
+            checkpoint = run.arm.reference
+            if checkpoint is None:
+                self._train(run)
+                checkpoint = (run.folder / "last_checkpoint").read_text().strip()
+            result.unlink(missing_ok=True)  # evaluate.py would add to it
+            options_out = [*options, "--out", result]
+            self._call("evaluate", run, run.config, checkpoint, *options_out)
+            asked.write_text(str(options))
+        return json.loads(result.read_text())["summary"], known
+
+    def _transfer(self, run: Run) -> tuple[dict, bool]:
+        known = self._train(run)
+        return {name: curve[-1][1] for name, curve in read_curves(run).items()}, known
+
+
+def read_curves(run: Run) -> dict[str, list]:
+    """What a detector's or segmentor's evaluations gave: metric -> [(step, percent)].
+
+    Raises:
+        subprocess.CalledProcessError: If none of ``TRANSFER_METRICS`` was logged.
+    """
+    scalars = read_metrics(run.folder)
+    loop = Config.fromfile(run.config).train_cfg
+    steps = [*range(loop.val_interval, loop.max_iters, loop.val_interval)]
+    steps.append(loop.max_iters)
+    curves = {}
+    for name, (scalar, factor) in TRANSFER_METRICS.items():
+        if scalar in scalars:
+            values = scalars[scalar]
+            if scalar.startswith("coco/"):  # logs nothing where nothing is detected
+                values = dict.fromkeys(steps, 0.0) | values
+            curves[name] = [(step, factor * values[step]) for step in steps]
+    if not curves:
+        text = f"{run.folder}: none of {list(TRANSFER_METRICS)} was logged"
+        raise subprocess.CalledProcessError(1, "train", output=text)
+    return curves
 
 
 def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:
@@ -368,60 +454,78 @@ def as_table(summary: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_split(config: str, args: argparse.Namespace) -> None:
-    """Raise SystemExit if --images and --holdout do not fit the training set."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(args.cfg_options)
-    check_data_roots(cfg)
-    register_all_modules()
-    size = len(DATASETS.build(cfg.val_cfg.bank_dataloader.dataset))
-    if (args.images or 0) + (args.holdout or 0) > size:
-        raise SystemExit(
-            f"--images {args.images} and --holdout {args.holdout} exceed the {size} "
-            "images of the training set (val_cfg.bank_dataloader.dataset)."
+def first_passing(curves: dict[int, list], level: float) -> int | None:
+    """First step at which the mean over the seeds is at least ``level``."""
+    for points in zip(*curves.values(), strict=True):
+        if statistics.mean(value for _, value in points) >= level:
+            return points[0][0]
+    return None
+
+
+def compare_speed(curves: dict) -> str:
+    """When the checkpoint's curve passes what random weights end with.
+
+    Args:
+        curves (dict): arm -> metric -> seed -> [(step, percent)].
+    """
+    lines = []
+    for metric, seeds in curves[RANDOM].items():
+        end = statistics.mean(curve[-1][1] for curve in seeds.values())
+        steps = next(iter(seeds.values()))[-1][0]
+        passed = first_passing(curves[PRETRAINED][metric], end)
+        when = "never" if passed is None else f"at step {passed} of {steps}"
+        lines.append(
+            f"\n{metric}: the curve from the checkpoint passes the mean that random "
+            f"weights end with {when}.\n"
         )
+    return "".join(lines)
 
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     arms = list_arms(args)
-    check_split(arms[0].config, args)
+    check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)
-    execute = Executor(args, len(runs))
     print(f"{len(runs)} runs, {args.jobs} at a time, in {args.work_dir}", flush=True)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(zip(runs, pool.map(execute, runs), strict=True))
+    outcomes = list(zip(runs, Executor(args)(runs), strict=True))
+    failed = [run for run, metrics in outcomes if metrics is None]
 
     summary = summarize(arms, outcomes)
     table = as_table(summary)
-    settings = {
-        name: getattr(args, name)
-        for name in (
-            "epochs",
-            "images",
-            "holdout",
-            "seeds",
-            "protocols",
-            "per_class",
-            "draws",
-        )
-    }
+    names = [
+        *("configs", "pretrained", "epochs", "images", "holdout", "seeds"),
+        *("protocols", "per_class", "draws"),
+    ]
+    settings = {name: getattr(args, name) for name in names}
     report = {"settings": settings, "arms": summary}
-    (args.work_dir / "results.json").write_text(json.dumps(report, indent=2) + "\n")
-    (args.work_dir / "table.md").write_text(table)
-    plot_comparison(
-        {
+    picture = args.work_dir / "comparison.png"
+    if not args.pretrained:
+        values = {
             arm: {name: list(cell["values"].values()) for name, cell in row.items()}
             for arm, row in summary.items()
-        },
-        args.work_dir / "comparison.png",
-    )
+        }
+        plot_comparison(values, picture)
+    elif not failed:
+        picture = args.work_dir / "curves.png"
+        read = {(run.arm.name, run.seed): read_curves(run) for run in runs}
+        report["curves"] = curves = {
+            arm.name: {
+                metric: {seed: read[arm.name, seed][metric] for seed in args.seeds}
+                for metric in summary[arm.name]
+            }
+            for arm in arms
+        }
+        table += compare_speed(curves)
+        plot_transfer(curves, picture)
+    (args.work_dir / "results.json").write_text(json.dumps(report, indent=2) + "\n")
+    (args.work_dir / "table.md").write_text(table)
     print(f"\n{table}")
-    for name in ("results.json", "table.md", "comparison.png"):
-        print(args.work_dir / name)
-    failed = [run for run, metrics in outcomes if metrics is None]
+    for path in (args.work_dir / "results.json", args.work_dir / "table.md", picture):
+        print(path)
     if failed:
-        raise SystemExit(f"{len(failed)} runs failed; start again to repeat them.")
+        raise SystemExit(
+            f"{len(failed)} runs failed; start again to continue with them."
+        )
     return report
 
 

@@ -8,13 +8,9 @@ library's own model; its features of a photograph must be the source's.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from pickle import UnpicklingError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 from snclr_mm.checkpoints import (
     BRANCHES,
     SOURCES,

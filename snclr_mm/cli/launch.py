@@ -28,9 +28,9 @@ else:
 
 REPOSITORY = Path(__file__).parents[2]
 DATA_SCRIPTS = {
-    "fashion-mnist": "prepare_fashion_mnist.py",
-    "garment-scenes": "prepare_garment_scenes.py",
-    "tree-crowns": "prepare_tree_crowns.py",
+    "fashion-mnist": "data/prepare_fashion_mnist.py",
+    "garment-scenes": "data/prepare_garment_scenes.py",
+    "tree-crowns": "data/prepare_tree_crowns.py",
 }
 
 

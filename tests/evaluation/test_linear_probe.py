@@ -24,7 +24,7 @@ def digits():
 @pytest.fixture(scope="module")
 def fashion():
     if not (FASHION_MNIST / "train-images-idx3-ubyte").exists():
-        pytest.skip("tools/prepare_fashion_mnist.py has not been run")
+        pytest.skip("tools/data/prepare_fashion_mnist.py has not been run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = FashionMNIST(str(FASHION_MNIST), indices=1600)

@@ -1,8 +1,10 @@
 import json
 
-import compare
 import cv2
 import pytest
+from helpers.command import load_tool, tools_in_process
+
+compare = load_tool("compare.py")
 
 TINY = [
     "train_dataloader.num_workers=0",
@@ -48,7 +50,8 @@ def command(digits_root, work_dir, *options):
 def comparison(digits_root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("comparison")
     options = ["--seeds", "3", "--vary", "model.head.num_neighbors", "2"]
-    return work_dir, compare.main(command(digits_root, work_dir, *options))
+    with tools_in_process():
+        return work_dir, compare.main(command(digits_root, work_dir, *options))
 
 
 def test_every_method_and_seed_is_there(comparison):
@@ -65,6 +68,8 @@ def test_every_method_and_seed_is_there(comparison):
         assert all(0 < value <= 100 for value in values.values())
         assert row["knn"]["mean"] == pytest.approx(sum(values.values()) / len(values))
     assert json.loads((work_dir / "results.json").read_text())["settings"] == {
+        "configs": [compare.METHODS[-1]],
+        "pretrained": None,
         "epochs": 1,
         "images": 256,
         "holdout": 100,
@@ -102,7 +107,9 @@ def test_a_comparison_goes_on_and_repeats_nothing(comparison, digits_root, capsy
         if path.name in ("evaluation.json", "trained") or path.suffix == ".pth"
     }
     lost.unlink()
-    assert compare.main(command(digits_root, work_dir, *options)) == report
+    with tools_in_process():
+        again = compare.main(command(digits_root, work_dir, *options))
+    assert again == report
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} == {lost}
     assert capsys.readouterr().out.count("(finished before)") == 3
@@ -119,7 +126,8 @@ def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
     checkpoint = next(work_dir.glob("snclr/seed3/*.pth"))
     before = checkpoint.stat().st_mtime_ns
     other = ["--seeds=3", "--no-references", "--protocols", "few-shot", "--per-class=2"]
-    changed = compare.main(command(digits_root, work_dir, *other))
+    with tools_in_process():
+        changed = compare.main(command(digits_root, work_dir, *other))
     assert list(changed["arms"]["snclr"]) == ["few-shot-2"]
     assert checkpoint.stat().st_mtime_ns == before
     assert "finished before" not in capsys.readouterr().out
@@ -128,6 +136,7 @@ def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
 def test_a_failed_run_is_reported_and_the_others_are_kept(
     digits_root, tmp_path, capsys
 ):
+    """With the tools in processes of their own, as always but in these tests."""
     options = ["--seeds=0", "--no-references", "--vary", "model.head.temperature", "-1"]
     with pytest.raises(SystemExit, match="1 runs failed"):
         compare.main(command(digits_root, tmp_path, *options))
@@ -151,6 +160,20 @@ def test_pixels_are_the_same_for_each_seed(digits_root, tmp_path):
     names = ["random", "pixels", "snclr", "random", "snclr"]
     assert [run.arm.name for run in runs] == names
     assert [run.seed for run in runs] == [0, 0, 0, 1, 1]
+
+
+def test_a_gpu_and_a_share_of_the_cores_for_each_job(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(compare.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(compare.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(compare.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(
+        compare.subprocess, "call", lambda _, env, **kw: calls.append(env)
+    )
+    for slot in range(4):
+        compare.run_tool("train", [], tmp_path, slot, jobs=4)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in calls] == ["0", "1", "0", "1"]
+    assert {env["OMP_NUM_THREADS"] for env in calls} == {"2"}
 
 
 def test_mean_and_spread():

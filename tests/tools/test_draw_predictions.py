@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from draw_predictions import parse_args, repeat, tile
-from helpers.command import tool
+from helpers.command import load_tool, tool
 from helpers.tiny import REPOSITORY
 
+TOOL = "visualization/draw_predictions.py"
+draw_predictions = load_tool(TOOL)
 CONFIGS = {
     "masks": "mmdetection/garment-scenes/"
     "mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py",
@@ -31,7 +32,7 @@ def test_pictures(kind, garment_scenes, tmp_path):
     folder = garment_scenes.parents[1]
     out = tmp_path / "a.png"
     tool(
-        "draw_predictions.py",
+        TOOL,
         config,
         tmp_path / "a.pth",
         out,
@@ -60,7 +61,7 @@ def test_pictures(kind, garment_scenes, tmp_path):
 def test_another_checkpoint(garment_scenes, scenes_checkpoint, tmp_path):
     config = REPOSITORY / "configs/benchmarks" / CONFIGS["labels"]
     output = tool(
-        "draw_predictions.py",
+        TOOL,
         *(config, scenes_checkpoint, tmp_path / "a.png", "--work-dir", tmp_path),
         cwd=garment_scenes.parents[1],
         fails=True,
@@ -70,17 +71,20 @@ def test_another_checkpoint(garment_scenes, scenes_checkpoint, tmp_path):
 
 def test_tile():
     pictures = [np.full((2, 3, 3), i, np.uint8) for i in range(3)]
-    sheet = tile(pictures, 2)
+    sheet = draw_predictions.tile(pictures, 2)
     assert sheet.shape == (10, 12, 3)
     assert (sheet[:2, :3] == 0).all() and (sheet[:2, 9:] == 1).all()
     assert (sheet[8:, :3] == 2).all() and (sheet[8:, 9:] == 255).all()
 
 
 def test_repeat():
-    assert repeat(torch.tensor([[1, 2]]), 2).tolist() == [[1, 1, 2, 2]] * 2
+    assert (
+        draw_predictions.repeat(torch.tensor([[1, 2]]), 2).tolist()
+        == [[1, 1, 2, 2]] * 2
+    )
 
 
 def test_bad_arguments(capsys):
     with pytest.raises(SystemExit):
-        parse_args(["a.py", "a.pth", "a.png", "--images", "0"])
+        draw_predictions.parse_args(["a.py", "a.pth", "a.png", "--images", "0"])
     assert "--images 0: must be at least 1" in capsys.readouterr().err

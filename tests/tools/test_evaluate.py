@@ -1,18 +1,21 @@
 import json
+import shutil
 from pathlib import Path
 
 import cv2
-import evaluate
 import numpy as np
 import pytest
 import torch
-from helpers.command import tool
+from helpers.command import load_tool, tool
 from helpers.tiny import CONFIG, REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+from snclr_mm.evaluation import protocols
+
+evaluate = load_tool("evaluate.py")
 BASELINES = REPOSITORY / "configs/baselines"
 MOCOV3 = BASELINES / "mocov3_resnet-tiny_1xb128_fashion-mnist.py"
 SWAV = BASELINES / "swav_resnet-tiny_1xb128_fashion-mnist.py"
@@ -38,7 +41,7 @@ def data_options(root, stages=("val",)):
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+def saved(tmp_path_factory):
     """As a Runner saves it, with a head that evaluation ignores."""
     cfg = Config.fromfile(CONFIG)
     options = dict(option.split("=") for option in TINY)
@@ -51,13 +54,19 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture
-def run(digits_root, tmp_path):
-    """Call tools/evaluate.py on digits, in this process."""
+def checkpoint(saved, tmp_path):
+    return shutil.copy(saved, tmp_path)
+
+
+@pytest.fixture
+def run(digits_root, tmp_path, monkeypatch):
+    """Call tools/evaluate.py on digits, in this process and in an empty folder."""
+    monkeypatch.chdir(tmp_path)
 
     def call(checkpoint, *options, config=CONFIG, data=None, tiny=TINY):
         data = data_options(digits_root) if data is None else data
         return evaluate.main(
-            [str(config), str(checkpoint), f"--work-dir={tmp_path}", "--device=cpu"]
+            [str(config), str(checkpoint), "--device=cpu"]
             + [str(option) for option in options]
             + ["--cfg-options", *tiny, *data]
         )
@@ -105,10 +114,10 @@ def test_all_protocols(run, checkpoint, tmp_path, capsys):
 
 
 def test_baselines_need_no_checkpoint(run, checkpoint, tmp_path):
-    scores = {}
+    scores, folder = {}, tmp_path / "work_dirs" / CONFIG.stem
     for name, file in (("random", "random0"), ("pixels", "pixels")):
         record = run(name, "--protocols", "knn", "linear")
-        assert json.loads((tmp_path / f"{file}_val.json").read_text()) == record
+        assert json.loads((folder / f"{file}_val.json").read_text()) == record
         scores[name] = record["summary"]
     assert scores["random"]["knn"] < scores["pixels"]["knn"]
     # The digits are enlarged, which changes little.
@@ -177,7 +186,7 @@ def test_feature_cache(run, checkpoint, tmp_path, monkeypatch):
     def extract(*args):
         raise AssertionError("extracted again")
 
-    monkeypatch.setattr(evaluate, "extract_features", extract)
+    monkeypatch.setattr(protocols, "extract_features", extract)
     assert run(checkpoint, *options)["summary"] == first
     for change in (["--train-images=100"], ["--holdout=9"]):
         with pytest.raises(AssertionError, match="extracted again"):
@@ -192,12 +201,11 @@ def test_results_are_kept(run, checkpoint, tmp_path):
     knn = run(checkpoint, out, "--protocols", "knn")["results"]["knn"]
     with pytest.raises(ValueError, match="per_class=500"):
         run(checkpoint, out, "--protocols", "linear", "few-shot", "--per-class", 500)
-    partial = json.loads((tmp_path / "result.partial.json").read_text())
-    assert list(partial["results"]) == ["knn", "linear"]
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert list(record["results"]) == ["knn", "linear"]
     record = run(checkpoint, out, "--protocols", "linear")
     assert list(record["results"]) == ["knn", "linear"]
     assert record["results"]["knn"] == knn
-    assert not (tmp_path / "result.partial.json").exists()
     other = run("random", out, "--protocols", "linear")
     assert list(other["results"]) == ["linear"]
 
@@ -400,7 +408,7 @@ def test_features_that_are_not_finite(run, checkpoint, tmp_path):
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     state["backbone.conv1.weight"] *= torch.nan
     torch.save({"state_dict": state}, tmp_path / "nan.pth")
-    with pytest.raises(ValueError, match="not all finite.*nan.pth diverge"):
+    with pytest.raises(ValueError, match="not all finite.*diverge"):
         run(tmp_path / "nan.pth", "--protocols", "knn")
 
 

@@ -1,11 +1,12 @@
 import mmcv
 import numpy as np
-import prepare_stl10
 import pytest
+from helpers.command import load_tool
 from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+prepare_stl10 = load_tool("data/prepare_stl10.py")
 CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_stl10.py"
 
 
@@ -27,8 +28,7 @@ def binary(photos, tmp_path):
 def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
     folder, tiles = binary
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["prepare_stl10.py", str(folder)])
-    prepare_stl10.main()
+    prepare_stl10.main([str(folder)])
     assert "STL-10 is in data/stl10" in capsys.readouterr().out
     cfg = Config.fromfile(CONFIG)
     train = DATASETS.build(cfg.train_dataloader.dataset)

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import mmcv
 import numpy as np
 

@@ -78,11 +78,11 @@ def _labels(source: Path, split: str, images: dict, classes: list[str]) -> list[
     return [classes[label - 1] for label in labels]
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="the unpacked folder stl10_binary")
     parser.add_argument("root", nargs="?", default="data/stl10", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         prepare(args.source, args.root)
     except (FileNotFoundError, ValueError) as error:

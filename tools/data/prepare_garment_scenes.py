@@ -11,12 +11,11 @@ catalog. The same seed gives the same files.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+# isort: split
 import cv2
 import mmcv
 import numpy as np
@@ -68,7 +67,7 @@ def prepare(
     if not (garments / "train-images-idx3-ubyte").exists():
         raise FileNotFoundError(
             f"There is no Fashion-MNIST in {garments}: run python "
-            f"tools/prepare_fashion_mnist.py {garments}"
+            f"{Path(__file__).with_name('prepare_fashion_mnist.py')} {garments}"
         )
     files = {}
     material = {split: _material(garments, split) for split in ("train", "val")}

@@ -24,9 +24,9 @@ import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (before mmpretrain)
+# isort: split
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset
@@ -187,7 +187,7 @@ def write(path: Path, keys: list[str], labels: dict[str, int]) -> str:
     return f"{path}: {len(keys)} images of {classes} classes, SHA-256 {digest}"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -206,7 +206,7 @@ def main() -> None:
         action=DictAction,
         help="override settings of the config: key=value",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     try:
         labels = read_labels(args.data, args.cfg_options)
         splits = {}
