@@ -64,7 +64,10 @@ TRANSFER_METRICS = {
 }
 RANDOM, PRETRAINED, HALF = ("random", "pretrained", "pretrained, half the steps")
 #: Options that say nothing where transfer is compared.
-ONLY_PRETRAINING = ("epochs", "images", "holdout", "vary", "no_references")
+ONLY_PRETRAINING = (
+    "epochs", "images", "holdout", "vary", "protocols", "per_class", "draws",
+    "no_references",
+)  # fmt: skip
 
 
 class Arm(NamedTuple):
@@ -159,12 +162,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         args.pretrained = str(Path(args.pretrained).resolve())
         if not Path(args.pretrained).is_file():
             parser.error(f"--pretrained: there is no checkpoint {args.pretrained}")
-        given = [name for name in ONLY_PRETRAINING if getattr(args, name)]
-        if given or len(args.configs) != 1:
-            parser.error(
-                "--pretrained takes one config of detection or segmentation, and none "
-                f"of --{', --'.join(ONLY_PRETRAINING).replace('_', '-')}"
-            )
+        for name in ONLY_PRETRAINING:
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(
+                    f"--{name.replace('_', '-')} does not go with --pretrained"
+                )
+        if len(args.configs) != 1:
+            parser.error("--pretrained takes one config, of detection or segmentation")
         folder = f"transfer/{Path(args.configs[0]).stem}"
     args.work_dir = (args.work_dir or REPOSITORY / "work_dirs" / folder).resolve()
     return args
@@ -321,31 +325,29 @@ class Executor:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.done = 0
+        self.thread = threading.local()
 
     def __call__(self, runs: list[Run]) -> list[dict | None]:
         """Finish all runs; returns the metrics of each, or None where it failed."""
-        slots, self.thread = iter(range(self.args.jobs)), threading.local()
+        slots, done = iter(range(self.args.jobs)), itertools.count(1)
 
         def take_slot() -> None:
             self.thread.slot = next(slots)
 
-        with ThreadPoolExecutor(self.args.jobs, initializer=take_slot) as pool:
-            return list(pool.map(lambda run: self._finish(run, len(runs)), runs))
+        def finish(run: Run) -> dict | None:
+            start = time.time()
+            try:
+                metrics, known = self._measure(run)
+                text = ", ".join(f"{key} {value:.2f}" for key, value in metrics.items())
+                text += " (finished before)" if known else ""
+            except subprocess.CalledProcessError as error:
+                metrics, text = None, f"FAILED, see {error.output}"
+            text += f"; {(time.time() - start) / 60:.1f} min"
+            print(f"[{next(done)}/{len(runs)}] {run}: {text}", flush=True)
+            return metrics
 
-    def _finish(self, run: Run, total: int) -> dict | None:
-        start = time.time()
-        measure = self._transfer if self.args.pretrained else self._pretraining
-        try:
-            metrics, known = measure(run)
-            text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-            text += " (finished before)" if known else ""
-        except subprocess.CalledProcessError as error:
-            metrics, text = None, f"FAILED, see {error.output}"
-        self.done += 1
-        minutes = (time.time() - start) / 60
-        print(f"[{self.done}/{total}] {run}: {text}; {minutes:.1f} min", flush=True)
-        return metrics
+        with ThreadPoolExecutor(self.args.jobs, initializer=take_slot) as pool:
+            return list(pool.map(finish, runs))
 
     def _call(self, name: str, run: Run, *options) -> None:
         run_tool(name, options, run.folder, self.thread.slot, self.args.jobs)
@@ -359,8 +361,13 @@ class Executor:
         finished.touch()
         return False
 
-    def _pretraining(self, run: Run) -> tuple[dict, bool]:
+    def _measure(self, run: Run) -> tuple[dict, bool]:
+        """Metrics of a run, and whether they were there before."""
         args, result = self.args, run.folder / "evaluation.json"
+        if args.pretrained:
+            known = self._train(run)
+            curves = read_curves(run)
+            return {name: curve[-1][1] for name, curve in curves.items()}, known
         options = ["--protocols", *args.protocols, "--seed", run.seed]
         options += ["--per-class", args.per_class, "--draws", args.draws]
         # Another evaluation than asked for does not count.
@@ -373,14 +380,10 @@ class Executor:
                 self._train(run)
                 checkpoint = (run.folder / "last_checkpoint").read_text().strip()
             result.unlink(missing_ok=True)  # evaluate.py would add to it
-            options_out = [*options, "--out", result]
-            self._call("evaluate", run, run.config, checkpoint, *options_out)
+            out = ["--out", result]
+            self._call("evaluate", run, run.config, checkpoint, *options, *out)
             asked.write_text(str(options))
         return json.loads(result.read_text())["summary"], known
-
-    def _transfer(self, run: Run) -> tuple[dict, bool]:
-        known = self._train(run)
-        return {name: curve[-1][1] for name, curve in read_curves(run).items()}, known
 
 
 def read_curves(run: Run) -> dict[str, list]:
@@ -417,49 +420,31 @@ def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:
         dict: arm -> metric -> ``values`` (seed -> percent), ``mean``, ``std`` (over
         seeds; None for a single one).
     """
-    summary = {}
-    for arm in arms:
-        runs = {run.seed: m for run, m in outcomes if run.arm == arm and m}
-        names = dict.fromkeys(name for metrics in runs.values() for name in metrics)
-        summary[arm.name] = {}
-        for name in names:
-            values = {seed: metrics[name] for seed, metrics in runs.items()}
-            numbers = list(values.values())
-            summary[arm.name][name] = {
-                "mean": statistics.mean(numbers),
-                "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-                "values": values,
-            }
+    summary = {arm.name: {} for arm in arms}
+    for run, metrics in outcomes:
+        for name, value in (metrics or {}).items():
+            cell = summary[run.arm.name].setdefault(name, {"values": {}})
+            cell["values"][run.seed] = value
+    for cell in (cell for row in summary.values() for cell in row.values()):
+        values = list(cell["values"].values())
+        cell["mean"] = statistics.mean(values)
+        cell["std"] = statistics.stdev(values) if len(values) > 1 else None
     return summary
 
 
 def as_table(summary: dict) -> str:
     """Markdown: a row per arm, mean ± standard deviation over the seeds."""
     names = list(dict.fromkeys(name for row in summary.values() for name in row))
-    lines = [
-        "| | " + " | ".join(f"{name} (%)" for name in names) + " | seeds |",
-        "|---" * (len(names) + 2) + "|",
-    ]
+    lines = [["", *(f"{name} (%)" for name in names), "seeds"]]
+    lines.append(["---"] * len(lines[0]))
     for arm, row in summary.items():
-        cells, seeds = [], 0
-        for name in names:
-            if name not in row:
-                cells.append("failed")
-                continue
-            spread = row[name]["std"]
-            spread = "" if spread is None else f" ± {spread:.2f}"
-            cells.append(f"{row[name]['mean']:.2f}{spread}")
-            seeds = len(row[name]["values"])
-        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {seeds} |")
-    return "\n".join(lines) + "\n"
-
-
-def first_passing(curves: dict[int, list], level: float) -> int | None:
-    """First step at which the mean over the seeds is at least ``level``."""
-    for points in zip(*curves.values(), strict=True):
-        if statistics.mean(value for _, value in points) >= level:
-            return points[0][0]
-    return None
+        cells = []
+        for cell in map(row.get, names):
+            spread = f" ± {cell['std']:.2f}" if cell and cell["std"] is not None else ""
+            cells.append(f"{cell['mean']:.2f}{spread}" if cell else "failed")
+        seeds = max((len(cell["values"]) for cell in row.values()), default=0)
+        lines.append([arm, *cells, str(seeds)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def compare_speed(curves: dict) -> str:
@@ -468,17 +453,19 @@ def compare_speed(curves: dict) -> str:
     Args:
         curves (dict): arm -> metric -> seed -> [(step, percent)].
     """
-    lines = []
+    text = ""
     for metric, seeds in curves[RANDOM].items():
         end = statistics.mean(curve[-1][1] for curve in seeds.values())
-        steps = next(iter(seeds.values()))[-1][0]
-        passed = first_passing(curves[PRETRAINED][metric], end)
-        when = "never" if passed is None else f"at step {passed} of {steps}"
-        lines.append(
-            f"\n{metric}: the curve from the checkpoint passes the mean that random "
-            f"weights end with {when}.\n"
+        when = "never"
+        for points in zip(*curves[PRETRAINED][metric].values(), strict=True):
+            if statistics.mean(value for _, value in points) >= end:
+                when = f"at step {points[0][0]}"
+                break
+        text += (
+            f"\n{metric}: the mean curve from the checkpoint passes {end:.2f}, where "
+            f"random weights end, {when}.\n"
         )
-    return "".join(lines)
+    return text
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -492,40 +479,25 @@ def main(argv: list[str] | None = None) -> dict:
 
     summary = summarize(arms, outcomes)
     table = as_table(summary)
-    names = [
-        *("configs", "pretrained", "epochs", "images", "holdout", "seeds"),
-        *("protocols", "per_class", "draws"),
-    ]
-    settings = {name: getattr(args, name) for name in names}
-    report = {"settings": settings, "arms": summary}
-    picture = args.work_dir / "comparison.png"
-    if not args.pretrained:
-        values = {
-            arm: {name: list(cell["values"].values()) for name, cell in row.items()}
-            for arm, row in summary.items()
-        }
-        plot_comparison(values, picture)
-    elif not failed:
-        picture = args.work_dir / "curves.png"
-        read = {(run.arm.name, run.seed): read_curves(run) for run in runs}
-        report["curves"] = curves = {
-            arm.name: {
-                metric: {seed: read[arm.name, seed][metric] for seed in args.seeds}
-                for metric in summary[arm.name]
-            }
-            for arm in arms
-        }
+    report = {"settings": {**vars(args), "work_dir": str(args.work_dir)}}
+    report["arms"] = summary
+    values = {
+        arm: {name: list(cell["values"].values()) for name, cell in row.items()}
+        for arm, row in summary.items()
+    }
+    plot_comparison(values, args.work_dir / "comparison.png")
+    if args.pretrained and not failed:
+        report["curves"] = curves = {arm.name: {} for arm in arms}
+        for run in runs:
+            for metric, curve in read_curves(run).items():
+                curves[run.arm.name].setdefault(metric, {})[run.seed] = curve
         table += compare_speed(curves)
-        plot_transfer(curves, picture)
+        plot_transfer(curves, args.work_dir / "curves.png")
     (args.work_dir / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     (args.work_dir / "table.md").write_text(table)
-    print(f"\n{table}")
-    for path in (args.work_dir / "results.json", args.work_dir / "table.md", picture):
-        print(path)
+    print(f"\n{table}\nAll in {args.work_dir}.")
     if failed:
-        raise SystemExit(
-            f"{len(failed)} runs failed; start again to continue with them."
-        )
+        raise SystemExit(f"{len(failed)} runs failed; start again to repeat them.")
     return report
 
 

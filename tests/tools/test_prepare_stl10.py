@@ -1,3 +1,5 @@
+import hashlib
+
 import mmcv
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_stl10.py"
 
 
 @pytest.fixture
-def binary(photos, tmp_path):
-    """Tiles of two photographs in STL-10's own format."""
+def binary(photos, tmp_path, monkeypatch):
+    """Tiles of two photographs in STL-10's own format, taken for the published."""
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     (folder / "class_names.txt").write_text("china\nflower\n")
@@ -22,6 +24,12 @@ def binary(photos, tmp_path):
         np.stack(tiles).transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
         np.array([1, 2] * 3, np.uint8).tofile(folder / f"{split}_y.bin")
     (folder / "unlabeled_y.bin").unlink()
+    digests = [
+        [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+        for path in folder.glob("*.bin")
+    ]
+    monkeypatch.setattr(prepare_stl10.STL10, "train_list", digests)
+    monkeypatch.setattr(prepare_stl10.STL10, "test_list", [])
     return folder, tiles
 
 
@@ -44,15 +52,12 @@ def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
         assert (first[..., ::-1] == tiles[1]).all()
 
 
-def test_bad_files(binary, tmp_path):
+@pytest.mark.parametrize("name", ["test_y.bin", "train_X.bin", "unlabeled_X.bin"])
+def test_bad_files(name, binary, tmp_path):
     folder, _ = binary
-    (folder / "test_y.bin").write_bytes(b"\x01\x03")
-    with pytest.raises(ValueError, match=r"test_y\.bin must hold 6 labels from 1 to 2"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
-    (folder / "train_X.bin").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"train_X\.bin has 3 bytes"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
-    (folder / "unlabeled_X.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"unlabeled_X\.bin .* unpack"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
+    with pytest.raises(SystemExit, match="none must be the folder stl10_binary"):
+        prepare_stl10.main([str(tmp_path / "other/none"), str(tmp_path / "out")])
+    (folder / name).write_bytes(b"\x01\x03")
+    with pytest.raises(SystemExit, match="MD5 is checked.*unpack"):
+        prepare_stl10.main([str(folder), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()  # refused before anything is written

@@ -107,7 +107,9 @@ def _fetch_with_apt(root: Path) -> bool:
 
 
 def _download(root: Path) -> str:
-    import snclr_mm  # noqa: F401, I001  (makes mmpretrain importable without CUDA)
+    import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+    # isort: split
     from mmpretrain.datasets import FashionMNIST
 
     socket.setdefaulttimeout(60)
