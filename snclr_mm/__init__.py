@@ -4,5 +4,16 @@ __version__ = "0.1.0"
 
 from . import compat  # noqa: I001  (first: it makes mmpretrain importable)
 from . import datasets, engine, evaluation, models
+from .registry import register_all_modules, register_configs
 
-__all__ = ["__version__", "compat", "datasets", "engine", "evaluation", "models"]
+register_configs()
+
+__all__ = [
+    "__version__",
+    "compat",
+    "datasets",
+    "engine",
+    "evaluation",
+    "models",
+    "register_all_modules",
+]

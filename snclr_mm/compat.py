@@ -1,17 +1,19 @@
-"""What newer or CPU-only stacks need before mmpretrain can be imported and run.
+"""What newer or CPU-only stacks need before mmpretrain can be imported.
 
 Imported first by ``snclr_mm``; each function says what it works around, does nothing
 where there is nothing to work around, and has a test.
 """
 
+import functools
 import importlib.util
-import inspect
 import sys
 import warnings
 from pathlib import Path
 
+import mmengine.logging
 import torch
-from torch.utils.checkpoint import checkpoint
+from mmengine.config import utils
+from mmengine.logging import MMLogger
 
 
 def define_torchvision_ops() -> None:
@@ -47,39 +49,32 @@ def name_mmseg() -> None:
     MMEngine maps ``mmseg`` to the distribution ``mmsegmentation``; the fork's is named
     differently, and ``get_config`` would then install the original with pip.
     """
-    from mmengine.config import utils
-
     utils.MODULE2PACKAGE["mmseg"] = "mmseg"
 
 
-def silence_harmless_warnings() -> None:
-    """Drop two warnings that every run would start with.
+def silence_imports() -> None:
+    """Drop notices of parts that nothing here uses, which every command began with.
 
-    mmcv's, at each import, that it was built without ops: pretraining needs none, and
-    pip builds mmcv without them. And torch's, that MMPretrain's MNIST reader makes a
-    tensor of read-only bytes: nothing writes to it.
+    mmcv warns that it was built without ops, as pip builds it; the fork of MMDetection,
+    which mmpretrain imports where it is installed, that a detector of lanes needs CUDA;
+    and the forks print that OneDL, a service for data sets, is not installed, though
+    they ask for the log's debug level: ``print_log`` without a logger has none.
     """
-    for message in (
-        "Fail to import ``MultiScaleDeformableAttention``",
-        "The given NumPy array is not writable",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+    ops = "Fail to import ``MultiScaleDeformableAttention``"
+    warnings.filterwarnings("ignore", message=ops)
+    MMLogger.get_current_instance().addFilter(
+        lambda record: not record.getMessage().startswith("Line NMS is not compiled")
+    )
+    print_log = mmengine.logging.print_log
 
+    @functools.wraps(print_log)
+    def print_log_without_onedl(msg, *args, **kwargs):
+        if not str(msg).startswith("Could not import OneDL"):
+            print_log(msg, *args, **kwargs)
 
-def checkpoint_without_reentrance() -> None:
-    """Let activation checkpointing work under DDP with two views per image.
-
-    MMPretrain's ``with_cp`` and MMEngine's ``activation_checkpointing`` leave it to
-    torch which kind of checkpoint they use, and torch takes the old one, with a
-    warning. Its backward pass is one of its own for each view, so DDP sees each
-    parameter become ready twice, and raises. torch recommends the other kind.
-    """
-    defaults = inspect.unwrap(checkpoint).__kwdefaults__ or {}
-    if defaults.get("use_reentrant", False) is None:
-        defaults["use_reentrant"] = False
+    mmengine.logging.print_log = print_log_without_onedl
 
 
 define_torchvision_ops()
 name_mmseg()
-silence_harmless_warnings()
-checkpoint_without_reentrance()
+silence_imports()

@@ -16,8 +16,9 @@ from snclr_mm.evaluation import pool_features
 
 CONFIGS = REPOSITORY / "configs"
 MOCOV3 = Path(mmpretrain.__path__[0]) / ".mim/configs/mocov3"
-# Those of other libraries are in test_downstream_configs.py.
-ELSEWHERE = {"_base_", "mmdetection", "mmsegmentation"}
+# Those of other libraries are in test_downstream_configs.py; retrieval has a test of
+# its own.
+ELSEWHERE = {"_base_", "mmdetection", "mmsegmentation", "retrieval"}
 PATHS = sorted(p for p in CONFIGS.rglob("*.py") if not ELSEWHERE & {*p.parts})
 
 

@@ -1,17 +1,11 @@
 """What the command-line tools do before and around the Runner."""
 
 from .annotations import check_annotations
-from .launch import (
-    adapt_to_machine,
-    add_common_arguments,
-    build_runner,
-    check_data_roots,
-    find_config,
-    load_checkpoints_safely,
-    load_config,
-    read_config,
-    set_dataloader_defaults,
-)
+from .arguments import add_common_arguments, load_config
+from .checkpoint_safety import load_checkpoints_safely
+from .configs import find_config, read_config
+from .dataloaders import check_data_roots, set_dataloader_defaults
+from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
@@ -25,6 +19,7 @@ __all__ = [
     "find_config",
     "load_checkpoints_safely",
     "load_config",
+    "prepare_torch",
     "read_config",
     "set_dataloader_defaults",
     "set_pretrained",

@@ -60,7 +60,9 @@ def load_tool(name):
     path = REPOSITORY / "tools" / name
     spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # as Python does for a script
+        spec.loader.exec_module(module)
     return module
 
 

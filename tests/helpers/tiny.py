@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from snclr_mm.cli import (
     adapt_to_machine,
     load_checkpoints_safely,
+    prepare_torch,
     set_dataloader_defaults,
 )
 
@@ -83,6 +84,7 @@ def build_runner(cfg):
     # One name per Runner: the logger and the message hub are looked up by it.
     build_runner.count = getattr(build_runner, "count", 0) + 1
     cfg.experiment_name = f"test_{build_runner.count}"
+    prepare_torch()
     load_checkpoints_safely()
     set_dataloader_defaults(cfg)
     adapt_to_machine(cfg)

@@ -19,10 +19,9 @@ import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 import cv2
 import mmcv
 import numpy as np
+from coco import CocoFile, box_of, check_empty
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_sample_images
-
-from snclr_mm.datasets import CocoFile, box_of, check_empty
 
 CLASSES = tuple(FashionMNIST.METAINFO["classes"])
 SIDE = 128

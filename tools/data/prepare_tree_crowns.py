@@ -19,8 +19,7 @@ from xml.etree import ElementTree
 
 import mmcv
 import numpy as np
-
-from snclr_mm.datasets import CocoFile, check_empty
+from coco import CocoFile, check_empty
 
 PACKAGE = "deepforest==2.1.0"
 SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"

@@ -11,6 +11,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.registry import MODELS
 
+from snclr_mm.cli import prepare_torch
+
 OPTIONS = {
     "none": {},
     "with_cp": dict(model__backbone__with_cp=True),
@@ -47,6 +49,7 @@ def test_under_ddp(digits_root, tmp_path):
     ids=["resnet", "vit"],
 )
 def test_gradients_are_equal(backbone, width, modules):
+    prepare_torch()
     results = []
     for checkpointed in (False, True):
         torch.manual_seed(0)

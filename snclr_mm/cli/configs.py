@@ -1,0 +1,47 @@
+"""Finding and reading configs."""
+
+import re
+from pathlib import Path
+
+from mmengine.config import Config
+
+from snclr_mm.registry import MIM
+
+
+def find_config(path: str) -> str:
+    """Find a config from any working directory: here, else among the installed ones.
+
+    Raises:
+        FileNotFoundError: If there is none, naming both places.
+    """
+    for candidate in (Path(path), MIM / path):
+        if candidate.is_file():
+            return str(candidate)
+    raise FileNotFoundError(
+        f"There is no config {path!r}, neither in {Path.cwd()} nor among those that "
+        f"are installed with snclr_mm ({MIM / 'configs'})."
+    )
+
+
+def read_config(path: str) -> Config:
+    """Read a config, from here or of those that are installed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        SystemExit: If the config needs MMDetection or MMSegmentation, and they or the
+            ops of mmcv are not installed.
+    """
+    file = find_config(path)
+    try:
+        cfg = Config.fromfile(file)
+        if cfg.get("default_scope") in ("mmdet", "mmseg"):
+            import mmcv.ops  # noqa: F401
+    except ImportError as error:
+        if not re.search("mmdet|mmseg|mmcv", str(error)):
+            raise
+        raise SystemExit(
+            f"{path} needs a library that is not installed, or mmcv's ops: {error}\n"
+            "Install both as docs/downstream.md says: pip install -e '.[downstream]', "
+            "and mmcv built with ops."
+        ) from None
+    return cfg

@@ -1,0 +1,171 @@
+"""Running a config on this machine."""
+
+import inspect
+import os
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch.utils.checkpoint import checkpoint
+
+from snclr_mm.hardware import has_fast_bfloat16
+
+from .checkpoint_safety import load_checkpoints_safely
+from .dataloaders import dataloaders
+
+
+@contextmanager
+def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner]:
+    """Build the Runner for this machine, and explain what it refuses to load.
+
+    At the end all ranks wait for each other and close the process group: a rank that
+    simply exits may abort, and the launcher then kills rank 0 while it still saves.
+
+    Args:
+        cfg (Config): Complete; changed in place.
+        trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
+    """
+    prepare_torch()
+    load_checkpoints_safely(trust=trust_checkpoint)
+    notes = adapt_to_machine(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    try:
+        yield runner
+    except UnpicklingError as error:
+        raise SystemExit(
+            f"The checkpoint holds more than tensors and plain data: {error}\n"
+            "If you trust its source, pass --trust-checkpoint."
+        ) from None
+    if cfg.get("launcher", "none") != "none":
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def prepare_torch() -> None:
+    """Set torch up: activation checkpoints that work under DDP, one warning less.
+
+    MMPretrain's ``with_cp`` and MMEngine's ``activation_checkpointing`` leave it to
+    torch which kind of checkpoint they use, and torch takes the old one, with a
+    warning. Its backward pass is one of its own for each view, so DDP sees each
+    parameter become ready twice, and raises. torch recommends the other kind.
+
+    And MMPretrain's MNIST reader makes a tensor of read-only bytes, of which torch
+    warns: nothing writes to it.
+    """
+    defaults = inspect.unwrap(checkpoint).__kwdefaults__ or {}
+    if defaults.get("use_reentrant", False) is None:
+        defaults["use_reentrant"] = False
+    message = "The given NumPy array is not writable"
+    warnings.filterwarnings("ignore", message=message)
+
+
+def adapt_to_machine(cfg: Config) -> list[str]:
+    """Let a config for GPUs run where there is none: same recipe, other means.
+
+    Without an accelerator: AMP becomes full precision, unless it is bfloat16 and the
+    CPU has instructions for it; memory is not pinned; and
+    ``cfg.launcher`` starts a gloo group whose ranks wrap the model in
+    CPUDistributedDataParallel, or for FSDP in CPUFullyShardedDataParallel, which revert
+    SyncBN. A ``strategy`` without a launcher is dropped on any machine; otherwise,
+    where there is an accelerator, nothing changes.
+
+    Args:
+        cfg (Config): Changed in place; ``cfg.launcher`` must be set.
+
+    Returns:
+        list[str]: What was changed, for the log.
+    """
+    notes = []
+    if cfg.get("strategy") and cfg.get("launcher", "none") == "none":
+        notes.append(f"One process: strategy.type={cfg.strategy.type} is not used.")
+        cfg.strategy = None
+    if get_device() != "cpu":
+        return notes
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper":
+        dtype = wrapper.get("dtype")
+        for key in ("loss_scale", "dtype", "use_fsdp"):
+            wrapper.pop(key, None)
+        if str(dtype) not in ("bfloat16", "torch.bfloat16"):
+            wrapper.type = "OptimWrapper"
+            notes.append("AMP is off: float16 needs an accelerator.")
+        elif not has_fast_bfloat16():
+            wrapper.type = "OptimWrapper"
+            notes.append("AMP is off: no bfloat16 instructions were found.")
+        else:
+            wrapper.type = "CPUAmpOptimWrapper"
+            notes.append("AMP runs in bfloat16 on this CPU.")
+    for loader in dataloaders(cfg).values():
+        loader.pin_memory = False
+    for loop in (cfg.get("val_cfg"), cfg.get("test_cfg")):
+        if loop and loop.get("fp16"):
+            loop.fp16 = False
+            notes.append("Evaluation runs in full precision.")
+    if cfg.get("launcher", "none") != "none":
+        _init_gloo(cfg.launcher)
+        cfg.model_wrapper_cfg = dict(
+            type="CPUDistributedDataParallel",
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
+        )
+        if cfg.get("runner_type") == "FlexibleRunner":
+            _adapt_strategy(cfg)
+        notes.append(
+            "Ranks talk over gloo, and SyncBN is reverted to BatchNorm with per-rank "
+            "statistics."
+        )
+    else:
+        notes.append("SyncBN, where the model has it, is reverted to BatchNorm.")
+    return ["No accelerator was found, training on the CPU.", *notes]
+
+
+def _adapt_strategy(cfg: Config) -> None:
+    """Do for FlexibleRunner's strategy what ``model_wrapper_cfg`` does for Runner."""
+    strategy = cfg.get("strategy") or ConfigDict(type="DDPStrategy")
+    if strategy.type.endswith("FSDPStrategy"):
+        strategy.setdefault("model_wrapper", {})
+        strategy.model_wrapper.type = "CPUFullyShardedDataParallel"
+        if strategy.get("state_dict_cfg") == "full":
+            # "full" offloads to the CPU, which is no copy here: torch (2.13) then frees
+            # the parameters it saves, and saves one moment of Adam as the other.
+            keep = dict(rank0_only=True, offload_to_cpu=False)
+            strategy.state_dict_cfg = dict(
+                state_dict_type="FULL_STATE_DICT",
+                state_dict_config=dict(type="FullStateDictConfig", **keep),
+                optim_state_dict_config=dict(type="FullOptimStateDictConfig", **keep),
+            )
+    elif strategy.type == "DDPStrategy":
+        strategy.model_wrapper = cfg.model_wrapper_cfg
+    else:
+        raise ValueError(
+            f"strategy.type={strategy.type} needs an accelerator: on CPUs use "
+            "ResumableFSDPStrategy or DDPStrategy."
+        )
+    cfg.strategy = strategy
+
+
+def _init_gloo(launcher: str) -> None:
+    if torch.distributed.is_initialized():
+        return
+    env = os.environ
+    if launcher == "slurm":
+        env["RANK"] = env["SLURM_PROCID"]
+        env["LOCAL_RANK"] = env.get("SLURM_LOCALID", "0")
+        env["WORLD_SIZE"] = env["SLURM_NTASKS"]
+        env.setdefault("MASTER_PORT", "29500")
+        if "MASTER_ADDR" not in env:
+            hosts = ["scontrol", "show", "hostnames", env["SLURM_NODELIST"]]
+            env["MASTER_ADDR"] = subprocess.check_output(hosts, text=True).split()[0]
+    elif launcher != "pytorch":
+        raise ValueError(
+            f"--launcher {launcher} needs an accelerator: on CPUs use pytorch or slurm."
+        )
+    torch.distributed.init_process_group("gloo")
