@@ -231,11 +231,6 @@ def get_features(
         else:
             cache = FeatureCache(args.feature_cache, cfg.model)
             part = cache.get(model, split, extract)
-        if not part[0].isfinite().all():
-            raise ValueError(
-                f"The features of {split.name}.dataset are not all finite: did the "
-                f"training of {args.checkpoint} diverge?"
-            )
         pair.append(tuple(tensor.to(args.device) for tensor in part))
     if args.checkpoint == "pixels":
         features = drop_equal_channels(*(part[0] for part in pair))
