@@ -14,6 +14,12 @@ IMAGES = 101  # not a multiple of any number of ranks
 KS = (20, 100)  # with 3 ranks a share of the bank has 68 rows, fewer than 100
 
 
+@pytest.fixture(autouse=True)
+def no_pretty_text(monkeypatch):
+    """To format a config for the log takes longer than to evaluate."""
+    monkeypatch.setattr(Config, "pretty_text", "")
+
+
 def knn_config(data_root, work_dir, **overrides):
     """The tiny training config with the repository's kNN evaluation."""
     cfg = tiny_config(data_root, work_dir)
