@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from .feature_cache import FeatureCache
 from .features import extract_features
-from .few_shot_probe import few_shot_accuracies
+from .few_label_probes import few_shot_accuracies, semi_supervised_probe
 from .linear_probe import sweep_linear_probe
 from .pixels import Pixels, drop_equal_channels
-from .semi_supervised_probe import semi_supervised_probe
 from .splits import Split
 from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
 from .weighted_knn import knn_grid
@@ -79,11 +78,6 @@ def extract_pair(
         features, labels = (
             extract() if cache is None else cache.get(model, split, extract)
         )
-        if not features.isfinite().all():
-            raise ValueError(
-                f"The features of {split.name}.dataset are not all finite: did the "
-                "training of this network diverge?"
-            )
         pair.append((features.to(device), labels.to(device)))
     if isinstance(model, Pixels):
         features = drop_equal_channels(*(part[0] for part in pair))
