@@ -198,26 +198,19 @@ def list_arms(args: argparse.Namespace) -> list[Arm]:
 
 
 def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
-    """The complete training config of a run.
-
-    Raises:
-        SystemExit: If transfer is compared and the config counts in epochs.
-    """
+    """The complete training config of a run."""
     cfg = read_config(arm.config)
     options = {**args.cfg_options, **arm.options, "randomness.seed": seed}
     cfg.merge_from_dict(options)
     if args.pretrained:
-        if "max_iters" not in cfg.train_cfg:
-            raise SystemExit(
-                f"{arm.config}: train_cfg.max_iters is needed, not epochs."
-            )
-        _set_start(cfg, arm.name, args.pretrained)
+        set_start(cfg, arm, args.pretrained)
     else:
-        _set_budget(cfg, args)
+        set_budget(cfg, args)
     return cfg
 
 
-def _set_budget(cfg: Config, args: argparse.Namespace) -> None:
+def set_budget(cfg: Config, args: argparse.Namespace) -> None:
+    """Epochs and images of a pretraining."""
     if args.epochs:
         cfg.train_cfg.max_epochs = args.epochs
     # The curve needs few evaluations, and an interrupted run a recent checkpoint.
@@ -234,14 +227,17 @@ def _set_budget(cfg: Config, args: argparse.Namespace) -> None:
         training.indices = args.images
 
 
-def _set_start(cfg: Config, arm: str, checkpoint: str) -> None:
-    if arm == RANDOM:
+def set_start(cfg: Config, arm: Arm, checkpoint: str) -> None:
+    """Weights that a transfer starts from, and its number of steps."""
+    if "max_iters" not in cfg.train_cfg:
+        raise SystemExit(f"{arm.config}: train_cfg.max_iters is needed, not epochs.")
+    if arm.name == RANDOM:
         clear_pretrained(cfg.model)
         return
     set_pretrained(cfg.model, checkpoint)
     # A checkpoint that was overwritten makes other runs.
     cfg.pretrained_sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
-    if arm == HALF:
+    if arm.name == HALF:
         cfg.train_cfg.max_iters //= 2
         for scheduler in cfg.param_scheduler:
             if scheduler.type == "LinearLR":
@@ -252,11 +248,7 @@ def _set_start(cfg: Config, arm: str, checkpoint: str) -> None:
 
 
 def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
-    """All runs, seed by seed, each with its config written beside its folder.
-
-    Raises:
-        SystemExit: If a folder holds a run with other settings.
-    """
+    """All runs, seed by seed, each with its config written beside its folder."""
     runs = []
     for seed, arm in itertools.product(args.seeds, arms):
         if arm.reference == "pixels" and seed != args.seeds[0]:
@@ -291,17 +283,10 @@ def check_data(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:
-    """Run one of this project's tools, logging to ``folder/NAME.log``.
+    """Run tools/NAME.py, logging to ``folder/NAME.log``.
 
-    Args:
-        name (str): Of tools/NAME.py.
-        options (Sequence): Of its command line.
-        folder (Path): For the log.
-        slot (int): Below ``jobs``; picks the GPU, where there are any.
-        jobs (int): How many such processes share the CPU cores.
-
-    Raises:
-        subprocess.CalledProcessError: If it fails; its ``output`` is the log's path.
+    It is one of ``jobs`` that share the CPU cores; ``slot``, below ``jobs``, picks its
+    GPU. Raises CalledProcessError, whose ``output`` is the log's path, if it fails.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -317,11 +302,7 @@ def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -
 
 
 class Executor:
-    """Trains and measures runs in child processes, ``args.jobs`` at a time.
-
-    Args:
-        args (argparse.Namespace): The command line.
-    """
+    """Trains and measures runs in child processes, ``args.jobs`` at a time."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -387,11 +368,7 @@ class Executor:
 
 
 def read_curves(run: Run) -> dict[str, list]:
-    """What a detector's or segmentor's evaluations gave: metric -> [(step, percent)].
-
-    Raises:
-        subprocess.CalledProcessError: If none of ``TRANSFER_METRICS`` was logged.
-    """
+    """What the evaluations of a transfer gave: metric -> [(step, percent)]."""
     scalars = read_metrics(run.folder)
     loop = Config.fromfile(run.config).train_cfg
     steps = [*range(loop.val_interval, loop.max_iters, loop.val_interval)]
@@ -410,11 +387,7 @@ def read_curves(run: Run) -> dict[str, list]:
 
 
 def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:
-    """Collect values per seed, mean and spread by arm and metric.
-
-    Args:
-        arms (list[Arm]): In the order of the table.
-        outcomes (list): Each run with its metrics, None where it failed.
+    """Collect the values of each run; its metrics are None where it failed.
 
     Returns:
         dict: arm -> metric -> ``values`` (seed -> percent), ``mean``, ``std`` (over
@@ -450,8 +423,7 @@ def as_table(summary: dict) -> str:
 def compare_speed(curves: dict) -> str:
     """When the checkpoint's curve passes what random weights end with.
 
-    Args:
-        curves (dict): arm -> metric -> seed -> [(step, percent)].
+    ``curves`` are arm -> metric -> seed -> [(step, percent)].
     """
     text = ""
     for metric, seeds in curves[RANDOM].items():

@@ -108,10 +108,7 @@ def step(number: int, text: str) -> None:
 
 
 def silent_init(cfg: Config) -> Runner:
-    """Build the Runner and initialise the weights.
-
-    Pages of environment, config and parameters go to the log file alone.
-    """
+    """Build the Runner with its weights; pages of text go to the log file alone."""
     with contextlib.redirect_stdout(io.StringIO()), build_runner(cfg) as runner:
         model = runner.model
         model.init_weights()
@@ -137,14 +134,8 @@ def evaluate(name: str, model: nn.Module, splits: tuple[Split, Split]) -> dict:
 def find_neighbors(model: nn.Module, train: Tensor, queries: Tensor) -> tuple:
     """Find neighbors of query images among training images, as training does.
 
-    Args:
-        model (SNCLR): The pretrained model.
-        train (Tensor): Candidate images, normalised, [Q, 3, H, W].
-        queries (Tensor): [n, 3, H, W].
-
-    Returns:
-        tuple[Tensor, Tensor]: Index into ``train`` and positiveness, [n, 10] each, of
-        the first ten of the K neighbors.
+    Of images [Q, 3, H, W] and [n, 3, H, W], normalised, it gives index into ``train``
+    and positiveness, [n, 10] each, of the first ten of the K neighbors.
     """
     model.eval()
     queue = MODELS.build(

@@ -140,11 +140,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
-    """Build what the checkpoint argument names: a network, or raw pixels.
-
-    Raises:
-        SystemExit: If the checkpoint may run code.
-    """
+    """Build what the checkpoint argument names: a network, or raw pixels."""
     if args.checkpoint == "pixels":
         return Pixels()
     set_random_seed(args.seed)
@@ -171,11 +167,7 @@ def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
 
 
 def check(splits: tuple[Split, Split], args: argparse.Namespace) -> None:
-    """Find what can't work before features are extracted.
-
-    Raises:
-        ValueError: If k is larger than the bank, or a protocol does not take the data.
-    """
+    """Find what can't work before features are extracted."""
     train = splits[0]
     for k in args.knn_k or ():
         check_knn(k, min(args.knn_temperature), len(train.rows))

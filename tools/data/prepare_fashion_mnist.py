@@ -42,18 +42,10 @@ Any one of these gets it:
 
 
 def prepare(root: Path, system: Path = Path("/")) -> str:
-    """Make sure that ``root`` holds the four unpacked files, intact.
+    """Make sure that ``root`` holds the four files, intact; returns their origin.
 
-    Args:
-        root (Path): Folder, made if it does not exist.
-        system (Path): Where the Debian package is looked for. Defaults to ``/``.
-
-    Returns:
-        str: Where they came from.
-
-    Raises:
-        FileNotFoundError: If there is no way to get them, naming all ways.
-        ValueError: If a file is not the published one.
+    The Debian package is looked for below ``system``. Raises FileNotFoundError, which
+    names all ways, if there is none, and ValueError if a file is not the published one.
     """
     root.mkdir(parents=True, exist_ok=True)
     origin = (
