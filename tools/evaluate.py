@@ -31,7 +31,6 @@ from snclr_mm.cli import (
     load_checkpoints_safely,
 )
 from snclr_mm.evaluation import (
-    SHOTS,
     FeatureCache,
     Pixels,
     Split,
@@ -64,7 +63,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "checkpoint",
         help="checkpoint file; or `random` for random weights, `pixels` for raw pixels",
     )
-    add("--protocols", nargs="+", choices=PROTOCOLS, default=["knn", "linear"])
+    add(
+        "--protocols",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=["knn", "linear"],
+        help="default: knn linear",
+    )
     add("--seed", type=int, default=0, help="of `random`")
     add("--device", default=get_device(), help="default: %(default)s")
     add("--feature-cache", type=Path, metavar="DIR", help="keep features there")
@@ -106,7 +111,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ("knn_temperature", float, "every k is combined with every T"),
         ("per_class", int, "labels per class of few-shot"),
         ("percent", float, "labels of semi-supervised"),
-        ("shots", int, f"positives per class of svm-low-shot; default: {SHOTS}"),
+        ("shots", int, "positives per class of svm-low-shot; default: 1 2 4 8 ... 96"),
     ):
         if known[name] is not None:
             text += f"; default: {' '.join(map(str, known[name]))}"

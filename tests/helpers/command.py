@@ -66,12 +66,16 @@ def load_tool(name):
     return module
 
 
-def call(name, *args):
-    """Run tools/NAME in this process: no start-up; returns what its main returns."""
-    # As in a new process: MMEngine finds these by name.
+def forget_instances():
+    """Forget what MMEngine finds by name, as a new process has none of it."""
     for kind in (MMLogger, MessageHub, Visualizer):
         for cls in (kind, *kind.__subclasses__()):
             cls._instance_dict.clear()
+
+
+def call(name, *args):
+    """Run tools/NAME in this process: no start-up; returns what its main returns."""
+    forget_instances()
     return load_tool(name).main([str(part) for part in args])
 
 
@@ -91,3 +95,4 @@ def tools_in_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load_tool("compare.py"), "run_tool", run_tool)
         yield
+    forget_instances()  # their handlers write to the logs
