@@ -2,7 +2,7 @@ import json
 
 import cv2
 import pytest
-from helpers.command import load_tool, tools_in_process
+from helpers.command import call, load_tool, tools_in_process
 
 compare = load_tool("compare.py")
 
@@ -51,7 +51,7 @@ def comparison(digits_root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("comparison")
     options = ["--seeds", "3", "--vary", "model.head.num_neighbors", "2"]
     with tools_in_process():
-        return work_dir, compare.main(command(digits_root, work_dir, *options))
+        return work_dir, call("compare.py", *command(digits_root, work_dir, *options))
 
 
 def test_every_method_and_seed_is_there(comparison):
@@ -111,7 +111,7 @@ def test_a_comparison_goes_on_and_repeats_nothing(comparison, digits_root, capsy
     }
     lost.unlink()
     with tools_in_process():
-        again = compare.main(command(digits_root, work_dir, *options))
+        again = call("compare.py", *command(digits_root, work_dir, *options))
     assert again == report
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} == {lost}
@@ -121,7 +121,7 @@ def test_a_comparison_goes_on_and_repeats_nothing(comparison, digits_root, capsy
 def test_other_settings_are_not_mixed_in(comparison, digits_root):
     changed = command(digits_root, comparison[0], "--seeds", "3")
     with pytest.raises(SystemExit, match="other settings"):
-        compare.main([*changed, "model.head.temperature=0.3"])
+        call("compare.py", *changed, "model.head.temperature=0.3")
 
 
 def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
@@ -130,7 +130,7 @@ def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
     before = checkpoint.stat().st_mtime_ns
     other = ["--seeds=3", "--no-references", "--protocols", "few-shot", "--per-class=2"]
     with tools_in_process():
-        changed = compare.main(command(digits_root, work_dir, *other))
+        changed = call("compare.py", *command(digits_root, work_dir, *other))
     assert list(changed["arms"]["snclr"]) == ["few-shot-2"]
     assert checkpoint.stat().st_mtime_ns == before
     assert "finished before" not in capsys.readouterr().out
@@ -142,7 +142,7 @@ def test_a_failed_run_is_reported_and_the_others_are_kept(
     """With the tools in processes of their own, as always but in these tests."""
     options = ["--seeds=0", "--no-references", "--vary", "model.head.temperature", "-1"]
     with pytest.raises(SystemExit, match="1 runs failed"):
-        compare.main(command(digits_root, tmp_path, *options))
+        call("compare.py", *command(digits_root, tmp_path, *options))
     printed = capsys.readouterr().out
     log = tmp_path / "snclr_temperature=-1/seed0/train.log"
     assert f"FAILED, see {log}" in printed
@@ -211,4 +211,4 @@ def test_bad_options(options, message, capsys):
 
 def test_splits_larger_than_the_data(digits_root, tmp_path):
     with pytest.raises(SystemExit, match="exceed the 1437 images"):
-        compare.main([*command(digits_root, tmp_path), "--holdout=1200"])
+        call("compare.py", *command(digits_root, tmp_path), "--holdout=1200")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers.command import load_tool, tools_in_process
+from helpers.command import call, load_tool, tools_in_process
 from helpers.tiny import REPOSITORY
 
 compare = load_tool("compare.py")
@@ -127,7 +127,7 @@ def test_transfer_to_segmentation(
     command += ["train_dataloader.num_workers=0", "val_dataloader.num_workers=0"]
     command += ["param_scheduler.0.end=1", "param_scheduler.1.begin=1"]
     with tools_in_process():
-        report = compare.main(command)
+        report = call("compare.py", *command)
     steps = [
         [step for step, _ in report["curves"][arm]["mIoU"][0]] for arm in report["arms"]
     ]
@@ -138,7 +138,7 @@ def test_transfer_to_segmentation(
     assert str(scenes_checkpoint) in log.read_text()
     size = log.stat().st_size
     with tools_in_process():
-        assert compare.main(command) == report
+        assert call("compare.py", *command) == report
     assert log.stat().st_size == size
     assert json.loads((out / "results.json").read_text())["settings"]["seeds"] == [0]
     end = report["curves"]["random"]["mIoU"][0][-1][1]
@@ -147,4 +147,4 @@ def test_transfer_to_segmentation(
     assert f"| random | {end:.2f} | 1 |" in table
     assert f"from the checkpoint passes {end:.2f}, where" in table
     with pytest.raises(SystemExit, match="other settings"):
-        compare.main([*command, "optim_wrapper.optimizer.lr=1"])
+        call("compare.py", *command, "optim_wrapper.optimizer.lr=1")

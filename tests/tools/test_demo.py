@@ -32,7 +32,7 @@ def test_on_real_digits(digits_root, tmp_path, monkeypatch, capsys):
         assert set(summary[protocol]) == {"snclr", "random", "pixels"}
         assert all(20 < value <= 100 for value in summary[protocol].values())
     # Pixels do well on digits, and are the same in each run.
-    assert summary["knn"]["pixels"] > 90
+    assert summary["knn"]["pixels"] > 85
     for name in ("training.png", "neighbors.png"):
         picture = cv2.imread(str(tmp_path / "out" / name))
         assert picture.shape[0] > 300 and picture.std() > 10

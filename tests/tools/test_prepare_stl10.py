@@ -24,12 +24,10 @@ def binary(photos, tmp_path, monkeypatch):
         np.stack(tiles).transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
         np.array([1, 2] * 3, np.uint8).tofile(folder / f"{split}_y.bin")
     (folder / "unlabeled_y.bin").unlink()
-    digests = [
-        [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
-        for path in folder.glob("*.bin")
-    ]
-    monkeypatch.setattr(prepare_stl10.STL10, "train_list", digests)
-    monkeypatch.setattr(prepare_stl10.STL10, "test_list", [])
+    for part in ("train_list", "test_list"):
+        files = [folder / name for name, _ in getattr(prepare_stl10.STL10, part)]
+        md5 = [[f.name, hashlib.md5(f.read_bytes()).hexdigest()] for f in files]
+        monkeypatch.setattr(prepare_stl10.STL10, part, md5)
     return folder, tiles
 
 
