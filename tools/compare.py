@@ -334,7 +334,7 @@ class Executor:
         run_tool(name, options, run.folder, self.thread.slot, self.args.jobs)
 
     def _train(self, run: Run) -> bool:
-        """Train to the end, if that was not done before: was it?"""
+        """Train to the end; returns whether that was done before."""
         finished = run.folder / "trained"
         if finished.exists():
             return True
@@ -457,7 +457,8 @@ def main(argv: list[str] | None = None) -> dict:
         arm: {name: list(cell["values"].values()) for name, cell in row.items()}
         for arm, row in summary.items()
     }
-    plot_comparison(values, args.work_dir / "comparison.png")
+    if len(failed) < len(runs):
+        plot_comparison(values, args.work_dir / "comparison.png")
     if args.pretrained and not failed:
         report["curves"] = curves = {arm.name: {} for arm in arms}
         for run in runs:

@@ -151,6 +151,19 @@ def test_a_failed_run_is_reported_and_the_others_are_kept(
     assert arms["snclr"]["knn"]["mean"] > 0 and not arms["snclr temperature=-1"]
 
 
+def test_all_runs_failed(digits_root, tmp_path, monkeypatch):
+    def run_tool(*args):
+        raise compare.subprocess.CalledProcessError(1, "train", output="train.log")
+
+    monkeypatch.setattr(compare, "run_tool", run_tool)
+    with pytest.raises(SystemExit, match="2 runs failed"):
+        call(
+            "compare.py",
+            *command(digits_root, tmp_path, "--no-references", "--seeds", "0", "1"),
+        )
+    assert "| snclr | 0 |" in (tmp_path / "table.md").read_text()
+
+
 def test_the_default_compares_the_papers_four_methods():
     arms = compare.list_arms(compare.parse_args([]))
     names = ["random", "pixels", "mocov3", "swav", "nnclr", "snclr"]
