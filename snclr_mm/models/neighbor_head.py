@@ -93,8 +93,8 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
     def loss(self, base_out: Tensor, momentum_out: Tensor) -> Tensor:
         """Compute the loss of one direction and stage the keys for the queue.
 
-        The signature is that of MMPretrain's MoCoV3Head and LatentPredictHead. What
-        :meth:`loss_of_views` returns beside the loss is kept in :attr:`log_vars`.
+        The signature is that of MMPretrain's MoCoV3Head and LatentPredictHead; what is
+        to be logged is left in :attr:`log_vars`.
 
         Args:
             base_out (Tensor): y_1, projections of the online branch, [n, d].
@@ -108,8 +108,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             ValueError: If the widths of projector, predictor and queue differ.
             RuntimeError: If no NeighborQueueHook fills the queue.
         """
-        self.log_vars = self._losses([[self._predict(base_out)]], [momentum_out])
-        return self.log_vars.pop("loss")
+        return self._sum_over_keys([[self._predict(base_out)]], [momentum_out])
 
     def loss_of_views(
         self, base_out: Sequence[Tensor], momentum_out: Sequence[Tensor]
@@ -135,9 +134,9 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         views = [self._predict(y) for y in base_out]
         keys = list(enumerate(momentum_out))[::-1]  # y_2, the key of x_1, is the first
         queries = [[v for i, v in enumerate(views) if i != own] for own, _ in keys]
-        losses = self._losses(queries, [key for _, key in keys])
-        losses["queue_fill"] = losses["loss"].new_full((), self.queue.fill)
-        return losses
+        loss = self._sum_over_keys(queries, [key for _, key in keys])
+        fill = loss.new_full((), self.queue.fill)
+        return {"loss": loss, "queue_fill": fill, **self.log_vars}
 
     def search(self, keys: Tensor) -> Neighbors:
         """Look the keys of all directions up in one search of the queue.
@@ -172,10 +171,10 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             )
         return base_out, prediction
 
-    def _losses(
+    def _sum_over_keys(
         self, queries: list[list[tuple[Tensor, Tensor]]], keys: list[Tensor]
-    ) -> dict[str, Tensor]:
-        """Loss and logs of the queries (y_1, z_1) of each key."""
+    ) -> Tensor:
+        """Sum of the losses of each key's queries (y_1, z_1)."""
         for key in keys:
             self.queue.check_width(key)
         key = torch.stack(keys)  # y_2, [D, n, d]
@@ -188,11 +187,11 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             gathered = neighbors.gathered
             staged = key if gathered is None else gathered.key
             self.queue.stage(staged.flatten(0, 1), gathered is not None, self._steps)
-        if not self.ready:
-            loss, logs = self._info_nce(z, key, neighbors.gathered), {}
+        if self.ready:
+            loss, self.log_vars = self._loss(z, y, key, neighbors)
         else:
-            loss, logs = self._loss(z, y, key, neighbors)
-        return {"loss": (self.loss_weight * loss).sum(), **logs}
+            loss, self.log_vars = self._info_nce(z, key, neighbors.gathered), {}
+        return (self.loss_weight * loss).sum()
 
     def _info_nce(
         self, query: Tensor, key: Tensor, gathered: Gathered | None
