@@ -7,10 +7,10 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
-import make_semi_supervised_splits as splits
 import numpy as np
 import pytest
 import torch
+from helpers.command import load_tool
 from helpers.configs import build_on_meta, cases, check_parts, save_backbone
 from helpers.configs import load as load_config
 from helpers.ranks import run_on_ranks
@@ -23,6 +23,7 @@ from snclr_mm.cli import check_pretrained
 
 FOLDER = "benchmarks/classification"
 CASES = cases(FOLDER)
+splits = load_tool("data/make_semi_supervised_splits.py")
 LINEAR = "linear_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 FINETUNE = "finetune_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 

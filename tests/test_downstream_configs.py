@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.command import load_tool
 from helpers.configs import cases, load, save_backbone
 from helpers.downstream import lay_out, require_downstream, shrink
 from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader
-from prepare_garment_scenes import CLASSES, prepare
 
 from snclr_mm.cli import (
     check_annotations,
@@ -27,6 +27,7 @@ from snclr_mm.cli import (
 require_downstream()
 mmdet = pytest.importorskip("mmdet")
 
+garments = load_tool("data/prepare_garment_scenes.py")
 CASES = [
     case
     for library in ("mmdetection", "mmsegmentation")
@@ -43,7 +44,7 @@ SIZES = {"resnet50": 318, "vit-small": 150}
 def scenes(digits_root, tmp_path_factory):
     """Real digits as garments, 10 classes."""
     root = tmp_path_factory.mktemp("downstream") / "scenes"
-    prepare(root, digits_root, train=8, val=4, unlabeled=0)
+    garments.prepare(root, digits_root, train=8, val=4, unlabeled=0)
     return root
 
 
@@ -158,7 +159,7 @@ def test_classes_are_those_of_the_scenes():
     for path, _ in CASES:
         if "garment-scenes" in path:
             classes = load(path).train_dataloader.dataset.metainfo.classes
-            assert tuple(classes)[-10:] == CLASSES
+            assert tuple(classes)[-10:] == garments.CLASSES
             assert len(classes) == (11 if "mmsegmentation" in path else 10)
 
 

@@ -1,12 +1,19 @@
 #!/usr/bin/env python
 """Compare methods, or settings of a method, at one budget over several seeds.
 
-Each run is one training (tools/train.py) and one evaluation (tools/evaluate.py) in a
-folder of its own under --work-dir. Writes results.json, table.md and comparison.png.
-An interrupted comparison goes on where it stopped when it is started again.
+Each run pretrains with tools/train.py, and tools/evaluate.py evaluates it.
+
+With --pretrained CHECKPOINT transfer is compared instead. The config is then one of
+detection or segmentation that counts in steps, and tools/train.py trains it from random
+weights, from the checkpoint, and from the checkpoint in half of the steps.
+
+Each run has a folder of its own under --work-dir, where results.json, table.md and a
+picture are written. An interrupted comparison continues where it stopped when it is
+started again.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -14,25 +21,30 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+# isort: split
 import torch
 import yaml
 from mmengine.config import Config, DictAction
-from evaluate import REFERENCES
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
-from snclr_mm.cli import check_data_roots, find_config
-from snclr_mm.visualization import plot_comparison
+from snclr_mm.cli import (
+    check_data_roots,
+    clear_pretrained,
+    find_config,
+    read_config,
+    set_pretrained,
+)
+from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
@@ -42,7 +54,20 @@ METHODS = [
     f"configs/baselines/nnclr_{SMALL}",
     f"configs/snclr_{SMALL}",
 ]
-RESULT = "evaluation.json"
+#: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
+#: percent).
+TRANSFER_METRICS = {
+    "box AP": ("coco/bbox_mAP", 100),
+    "mask AP": ("coco/segm_mAP", 100),
+    "VOC AP": ("pascal_voc/mAP", 100),
+    "mIoU": ("mIoU", 1),
+}
+RANDOM, PRETRAINED, HALF = ("random", "pretrained", "pretrained, half the steps")
+#: Options that say nothing where transfer is compared.
+ONLY_PRETRAINING = (
+    "epochs", "images", "holdout", "vary", "protocols", "per_class", "draws",
+    "no_references",
+)  # fmt: skip
 
 
 class Arm(NamedTuple):
@@ -78,53 +103,50 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "configs",
         nargs="*",
         default=METHODS,
         help="pretraining configs; default: the four methods on Fashion-MNIST",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="default: the config's")
-    parser.add_argument(
-        "--images", type=int, help="first images of the training set; default: all"
+    add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--cfg-options", nargs="+", action=DictAction, default={}, help="for all runs")
+    add(
+        "--jobs",
+        type=int,
+        default=max(1, torch.cuda.device_count()),
+        help="runs at the same time; they share the CPU cores, and take a GPU each",
     )
-    parser.add_argument(
+    add("--work-dir", type=Path, help="default: comparison or transfer, in work_dirs/")
+
+    add = parser.add_argument_group("pretraining").add_argument
+    add("--epochs", type=int, help="default: the config's")
+    add("--images", type=int, help="first images of the training set; default: all")
+    add(
         "--holdout",
         type=int,
         help="evaluate on the last so many images of the training set, to choose "
         "settings without the test set",
     )
-    parser.add_argument(
+    add(
         "--vary",
         nargs="+",
         action="append",
         default=[],
         metavar=("KEY", "VALUE"),
         help="add each config with this key set to each value, the rest unchanged; may "
-        "be repeated; needs one config",
+        "be repeated",
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, help="for every run"
-    )
-    parser.add_argument(
-        "--protocols", nargs="+", default=["knn", "linear", "few-shot"], metavar="NAME"
-    )
-    parser.add_argument("--per-class", type=int, default=10, help="few-shot labels")
-    parser.add_argument("--draws", type=int, default=20, help="of the few-shot labels")
-    parser.add_argument(
+    protocols = ["knn", "linear", "few-shot"]
+    add("--protocols", nargs="+", default=protocols, metavar="NAME")
+    add("--per-class", type=int, default=10, help="few-shot labels")
+    add("--draws", type=int, default=20, help="of the few-shot labels")
+    add(
         "--no-references",
         action="store_true",
         help="leave out random weights and raw pixels",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=max(1, torch.cuda.device_count()),
-        help="runs at the same time; they share the CPU cores, and take a GPU each",
-    )
-    parser.add_argument(
-        "--work-dir", type=Path, default=REPOSITORY / "work_dirs/comparison"
     )
     args = parser.parse_args(argv)
     for name in ("epochs", "images", "holdout", "jobs", "per_class", "draws"):
@@ -135,16 +157,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--vary needs a key and at least one value")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {args.seeds}: each seed once")
-    args.work_dir = args.work_dir.resolve()
+    folder = "comparison"
+    if args.pretrained:
+        args.pretrained = str(Path(args.pretrained).resolve())
+        if not Path(args.pretrained).is_file():
+            parser.error(f"--pretrained: there is no checkpoint {args.pretrained}")
+        for name in ONLY_PRETRAINING:
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(
+                    f"--{name.replace('_', '-')} does not go with --pretrained"
+                )
+        if len(args.configs) != 1:
+            parser.error("--pretrained takes one config, of detection or segmentation")
+        folder = f"transfer/{Path(args.configs[0]).stem}"
+    args.work_dir = (args.work_dir or REPOSITORY / "work_dirs" / folder).resolve()
     return args
 
 
 def list_arms(args: argparse.Namespace) -> list[Arm]:
     """References, the configs, and each with one setting changed as --vary asks."""
+    if args.pretrained:
+        return [Arm(name, args.configs[0], {}) for name in (RANDOM, PRETRAINED, HALF)]
     arms = []
     if not args.no_references:
         config = find_config(args.configs[0])
-        arms = [Arm(name, config, {}, reference=name) for name in REFERENCES]
+        arms = [Arm(name, config, {}, reference=name) for name in ("random", "pixels")]
     for path in args.configs:
         config = find_config(path)
         algorithm = Path(config).stem.split("_")[0]
@@ -162,15 +199,24 @@ def list_arms(args: argparse.Namespace) -> list[Arm]:
 
 def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
     """The complete training config of a run."""
-    cfg = Config.fromfile(arm.config)
-    cfg.merge_from_dict({**args.cfg_options, **arm.options})
+    cfg = read_config(arm.config)
+    options = {**args.cfg_options, **arm.options, "randomness.seed": seed}
+    cfg.merge_from_dict(options)
+    if args.pretrained:
+        set_start(cfg, arm, args.pretrained)
+    else:
+        set_budget(cfg, args)
+    return cfg
+
+
+def set_budget(cfg: Config, args: argparse.Namespace) -> None:
+    """Epochs and images of a pretraining."""
     if args.epochs:
         cfg.train_cfg.max_epochs = args.epochs
     # The curve needs few evaluations, and an interrupted run a recent checkpoint.
-    epochs = cfg.train_cfg.max_epochs
-    cfg.train_cfg.val_interval = max(1, epochs // 4)
-    cfg.default_hooks.checkpoint.update(interval=max(1, epochs // 4), max_keep_ckpts=1)
-    cfg.merge_from_dict({"randomness.seed": seed})
+    quarter = max(1, cfg.train_cfg.max_epochs // 4)
+    cfg.train_cfg.val_interval = quarter
+    cfg.default_hooks.checkpoint.update(interval=quarter, max_keep_ckpts=1)
     training = cfg.val_cfg.bank_dataloader.dataset
     if args.holdout:
         # MMEngine counts negative indices from the end.
@@ -179,202 +225,56 @@ def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
     if args.images:
         cfg.train_dataloader.dataset.indices = args.images
         training.indices = args.images
-    return cfg
+
+
+def set_start(cfg: Config, arm: Arm, checkpoint: str) -> None:
+    """Weights that a transfer starts from, and its number of steps."""
+    if "max_iters" not in cfg.train_cfg:
+        raise SystemExit(f"{arm.config}: train_cfg.max_iters is needed, not epochs.")
+    if arm.name == RANDOM:
+        clear_pretrained(cfg.model)
+        return
+    set_pretrained(cfg.model, checkpoint)
+    # A checkpoint that was overwritten makes other runs.
+    cfg.pretrained_sha256 = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    if arm.name == HALF:
+        cfg.train_cfg.max_iters //= 2
+        for scheduler in cfg.param_scheduler:
+            if scheduler.type == "LinearLR":
+                continue  # the warm-up stays
+            scheduler.end = cfg.train_cfg.max_iters
+            if "milestones" in scheduler:
+                scheduler.milestones = [step // 2 for step in scheduler.milestones]
 
 
 def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
-    """All runs, seed by seed, each with its config written in its folder.
-
-    Raises:
-        SystemExit: If a folder holds a run with other settings.
-    """
+    """All runs, seed by seed, each with its config written beside its folder."""
     runs = []
     for seed, arm in itertools.product(args.seeds, arms):
         if arm.reference == "pixels" and seed != args.seeds[0]:
             continue  # the same for each seed
         slug = re.sub(r"[^\w.=+-]+", "_", arm.name)
         run = Run(arm, seed, args.work_dir / slug / f"seed{seed}")
-        claim(run.folder, run.config, build_config(arm, seed, args))
+        text = build_config(arm, seed, args).pretty_text
+        if run.config.exists() and run.config.read_text() != text:
+            raise SystemExit(
+                f"{run.folder} belongs to a run with other settings ({run.config}): "
+                "choose another --work-dir, or remove both."
+            )
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.config.write_text(text)
         runs.append(run)
     return runs
 
 
-def claim(folder: Path, path: Path, cfg: Config) -> None:
-    """Make the folder of a run, and write its config beside it.
-
-    Args:
-        folder (Path): In it MMEngine writes the config as it ran.
-        path (Path): Of the config.
-        cfg (Config): Complete.
-
-    Raises:
-        SystemExit: If they belong to a run with other settings.
-    """
-    text = cfg.pretty_text
-    if path.exists() and path.read_text() != text:
-        raise SystemExit(
-            f"{folder} belongs to a run with other settings ({path}): choose another "
-            "--work-dir, or remove both."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-class Executor:
-    """Trains and evaluates runs in child processes.
-
-    Args:
-        args (argparse.Namespace): The command line.
-        total (int): Number of runs, for the progress lines.
-    """
-
-    def __init__(self, args: argparse.Namespace, total: int) -> None:
-        self.args = args
-        self.total = total
-        self.done = 0
-        self.slots: SimpleQueue = SimpleQueue()
-        for slot in range(args.jobs):
-            self.slots.put(slot)
-
-    def __call__(self, run: Run) -> dict | None:
-        """Finish a run.
-
-        Returns:
-            dict | None: Its metrics, or None if it failed.
-        """
-        start = time.time()
-        slot = self.slots.get()
-        result = run.folder / RESULT
-        # Another evaluation than asked for does not count.
-        options = str(self._options(run))
-        asked = run.folder / "evaluation_options.txt"
-        known = result.exists() and asked.exists() and asked.read_text() == options
-        try:
-            if not known:
-                if run.arm.reference is None:
-                    self._train(run, slot)
-                result.unlink(missing_ok=True)  # evaluate.py would add to it
-                self._evaluate(run, slot)
-                asked.write_text(options)
-            metrics = json.loads(result.read_text())["summary"]
-            text = ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())
-            text += " (finished before)" if known else ""
-        except subprocess.CalledProcessError as error:
-            metrics, text = None, f"FAILED, see {error.output}"
-        finally:
-            self.slots.put(slot)
-        self.done += 1
-        minutes = (time.time() - start) / 60
-        print(
-            f"[{self.done}/{self.total}] {run}: {text}; {minutes:.1f} min", flush=True
-        )
-        return metrics
-
-    def _train(self, run: Run, slot: int) -> None:
-        finished = run.folder / "trained"
-        if not finished.exists():
-            options = [run.config, "--work-dir", run.folder, "--resume"]
-            self._call(run, slot, "train", *options)
-            finished.touch()
-
-    def _evaluate(self, run: Run, slot: int) -> None:
-        checkpoint = run.arm.reference
-        if checkpoint is None:
-            checkpoint = (run.folder / "last_checkpoint").read_text().strip()
-        output = ["--out", run.folder / RESULT]
-        options = [*self._options(run), *output]
-        self._call(run, slot, "evaluate", run.config, checkpoint, *options)
-
-    def _options(self, run: Run) -> list:
-        options = ["--protocols", *self.args.protocols, "--seed", run.seed]
-        options += ["--per-class", self.args.per_class, "--draws", self.args.draws]
-        return options
-
-    def _call(self, run: Run, slot: int, tool: str, *options) -> None:
-        run_tool(tool, options, run.folder, slot, self.args.jobs)
-
-
-def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:
-    """Run one of this project's tools, logging to ``folder/NAME.log``.
-
-    Args:
-        name (str): Of tools/NAME.py.
-        options (Sequence): Of its command line.
-        folder (Path): For the log.
-        slot (int): Below ``jobs``; picks the GPU, where there are any.
-        jobs (int): How many such processes share the CPU cores.
-
-    Raises:
-        subprocess.CalledProcessError: If it fails; its ``output`` is the log's path.
-    """
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    if torch.cuda.is_available():
-        env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
-    log = folder / f"{name}.log"
-    script = REPOSITORY / "tools" / f"{name}.py"
-    command = [sys.executable, str(script), *map(str, options)]
-    with log.open("a") as file:
-        code = subprocess.call(command, stdout=file, stderr=file, env=env)
-    if code:
-        raise subprocess.CalledProcessError(code, command, output=log)
-
-
-def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:
-    """Collect values per seed, mean and spread by arm and metric.
-
-    Args:
-        arms (list[Arm]): In the order of the table.
-        outcomes (list): Each run with its metrics, None where it failed.
-
-    Returns:
-        dict: arm -> metric -> ``values`` (seed -> percent), ``mean``, ``std`` (over
-        seeds; None for a single one).
-    """
-    summary = {}
-    for arm in arms:
-        runs = {run.seed: m for run, m in outcomes if run.arm == arm and m}
-        names = dict.fromkeys(name for metrics in runs.values() for name in metrics)
-        summary[arm.name] = {}
-        for name in names:
-            values = {seed: metrics[name] for seed, metrics in runs.items()}
-            numbers = list(values.values())
-            summary[arm.name][name] = {
-                "mean": statistics.mean(numbers),
-                "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-                "values": values,
-            }
-    return summary
-
-
-def as_table(summary: dict) -> str:
-    """Markdown: a row per arm, mean ± standard deviation over the seeds."""
-    names = list(dict.fromkeys(name for row in summary.values() for name in row))
-    lines = [
-        "| | " + " | ".join(f"{name} (%)" for name in names) + " | seeds |",
-        "|---" * (len(names) + 2) + "|",
-    ]
-    for arm, row in summary.items():
-        cells, seeds = [], 0
-        for name in names:
-            if name not in row:
-                cells.append("failed")
-                continue
-            spread = row[name]["std"]
-            spread = "" if spread is None else f" ± {spread:.2f}"
-            cells.append(f"{row[name]['mean']:.2f}{spread}")
-            seeds = len(row[name]["values"])
-        lines.append(f"| {arm} | " + " | ".join(cells) + f" | {seeds} |")
-    return "\n".join(lines) + "\n"
-
-
-def check_split(config: str, args: argparse.Namespace) -> None:
-    """Raise SystemExit if --images and --holdout do not fit the training set."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(args.cfg_options)
+def check_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise an error if there is no data, or less than --images and --holdout."""
     check_data_roots(cfg)
+    if args.pretrained:
+        return
     register_all_modules()
-    size = len(DATASETS.build(cfg.val_cfg.bank_dataloader.dataset))
+    whole = {**cfg.val_cfg.bank_dataloader.dataset, "indices": None}
+    size = len(DATASETS.build(whole))
     if (args.images or 0) + (args.holdout or 0) > size:
         raise SystemExit(
             f"--images {args.images} and --holdout {args.holdout} exceed the {size} "
@@ -382,44 +282,193 @@ def check_split(config: str, args: argparse.Namespace) -> None:
         )
 
 
+def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:
+    """Run tools/NAME.py, logging to ``folder/NAME.log``.
+
+    It is one of ``jobs`` that share the CPU cores; ``slot``, below ``jobs``, picks its
+    GPU. Raises CalledProcessError, whose ``output`` is the log's path, if it fails.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if torch.cuda.is_available():
+        env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+    log = folder / f"{name}.log"
+    command = [sys.executable, Path(__file__).with_name(f"{name}.py"), *options]
+    command = [str(part) for part in command]
+    with log.open("a") as file:
+        code = subprocess.call(command, stdout=file, stderr=file, env=env)
+    if code:
+        raise subprocess.CalledProcessError(code, command, output=log)
+
+
+class Executor:
+    """Trains and measures runs in child processes, ``args.jobs`` at a time."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.thread = threading.local()
+
+    def __call__(self, runs: list[Run]) -> list[dict | None]:
+        """Finish all runs; returns the metrics of each, or None where it failed."""
+        slots, done = iter(range(self.args.jobs)), itertools.count(1)
+
+        def take_slot() -> None:
+            self.thread.slot = next(slots)
+
+        def finish(run: Run) -> dict | None:
+            start = time.time()
+            try:
+                metrics, known = self._measure(run)
+                text = ", ".join(f"{key} {value:.2f}" for key, value in metrics.items())
+                text += " (finished before)" if known else ""
+            except subprocess.CalledProcessError as error:
+                metrics, text = None, f"FAILED, see {error.output}"
+            text += f"; {(time.time() - start) / 60:.1f} min"
+            print(f"[{next(done)}/{len(runs)}] {run}: {text}", flush=True)
+            return metrics
+
+        with ThreadPoolExecutor(self.args.jobs, initializer=take_slot) as pool:
+            return list(pool.map(finish, runs))
+
+    def _call(self, name: str, run: Run, *options) -> None:
+        run_tool(name, options, run.folder, self.thread.slot, self.args.jobs)
+
+    def _train(self, run: Run) -> bool:
+        """Train to the end; returns whether that was done before."""
+        finished = run.folder / "trained"
+        if finished.exists():
+            return True
+        self._call("train", run, run.config, "--work-dir", run.folder, "--resume")
+        finished.touch()
+        return False
+
+    def _measure(self, run: Run) -> tuple[dict, bool]:
+        """Metrics of a run, and whether they were there before."""
+        args, result = self.args, run.folder / "evaluation.json"
+        if args.pretrained:
+            known = self._train(run)
+            curves = read_curves(run)
+            return {name: curve[-1][1] for name, curve in curves.items()}, known
+        options = ["--protocols", *args.protocols, "--seed", run.seed]
+        options += ["--per-class", args.per_class, "--draws", args.draws]
+        # Another evaluation than asked for does not count.
+        asked = run.folder / "evaluation_options.txt"
+        known = result.exists() and asked.exists()
+        known = known and asked.read_text() == str(options)
+        if not known:
+            checkpoint = run.arm.reference
+            if checkpoint is None:
+                self._train(run)
+                checkpoint = (run.folder / "last_checkpoint").read_text().strip()
+            result.unlink(missing_ok=True)  # evaluate.py would add to it
+            out = ["--out", result]
+            self._call("evaluate", run, run.config, checkpoint, *options, *out)
+            asked.write_text(str(options))
+        return json.loads(result.read_text())["summary"], known
+
+
+def read_curves(run: Run) -> dict[str, list]:
+    """What the evaluations of a transfer gave: metric -> [(step, percent)]."""
+    scalars = read_metrics(run.folder)
+    loop = Config.fromfile(run.config).train_cfg
+    steps = [*range(loop.val_interval, loop.max_iters, loop.val_interval)]
+    steps.append(loop.max_iters)
+    curves = {}
+    for name, (scalar, factor) in TRANSFER_METRICS.items():
+        if scalar in scalars:
+            values = scalars[scalar]
+            if scalar.startswith("coco/"):  # logs nothing where nothing is detected
+                values = dict.fromkeys(steps, 0.0) | values
+            curves[name] = [(step, factor * values[step]) for step in steps]
+    if not curves:
+        text = f"{run.folder}: none of {list(TRANSFER_METRICS)} was logged"
+        raise subprocess.CalledProcessError(1, "train", output=text)
+    return curves
+
+
+def summarize(arms: list[Arm], outcomes: list[tuple[Run, dict | None]]) -> dict:
+    """Collect the values of each run; its metrics are None where it failed.
+
+    Returns:
+        dict: arm -> metric -> ``values`` (seed -> percent), ``mean``, ``std`` (over
+        seeds; None for a single one).
+    """
+    summary = {arm.name: {} for arm in arms}
+    for run, metrics in outcomes:
+        for name, value in (metrics or {}).items():
+            cell = summary[run.arm.name].setdefault(name, {"values": {}})
+            cell["values"][run.seed] = value
+    for cell in (cell for row in summary.values() for cell in row.values()):
+        values = list(cell["values"].values())
+        cell["mean"] = statistics.mean(values)
+        cell["std"] = statistics.stdev(values) if len(values) > 1 else None
+    return summary
+
+
+def as_table(summary: dict) -> str:
+    """Markdown: a row per arm, mean ± standard deviation over the seeds."""
+    names = list(dict.fromkeys(name for row in summary.values() for name in row))
+    lines = [["", *(f"{name} (%)" for name in names), "seeds"]]
+    lines.append(["---"] * len(lines[0]))
+    for arm, row in summary.items():
+        cells = []
+        for cell in map(row.get, names):
+            spread = f" ± {cell['std']:.2f}" if cell and cell["std"] is not None else ""
+            cells.append(f"{cell['mean']:.2f}{spread}" if cell else "failed")
+        seeds = max((len(cell["values"]) for cell in row.values()), default=0)
+        lines.append([arm, *cells, str(seeds)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def compare_speed(curves: dict) -> str:
+    """When the checkpoint's curve passes what random weights end with.
+
+    ``curves`` are arm -> metric -> seed -> [(step, percent)].
+    """
+    text = ""
+    for metric, seeds in curves[RANDOM].items():
+        end = statistics.mean(curve[-1][1] for curve in seeds.values())
+        when = "never"
+        for points in zip(*curves[PRETRAINED][metric].values(), strict=True):
+            if statistics.mean(value for _, value in points) >= end:
+                when = f"at step {points[0][0]}"
+                break
+        text += (
+            f"\n{metric}: the mean curve from the checkpoint passes {end:.2f}, where "
+            f"random weights end, {when}.\n"
+        )
+    return text
+
+
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     arms = list_arms(args)
-    check_split(arms[0].config, args)
+    check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)
-    execute = Executor(args, len(runs))
     print(f"{len(runs)} runs, {args.jobs} at a time, in {args.work_dir}", flush=True)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(zip(runs, pool.map(execute, runs), strict=True))
+    outcomes = list(zip(runs, Executor(args)(runs), strict=True))
+    failed = [run for run, metrics in outcomes if metrics is None]
 
     summary = summarize(arms, outcomes)
     table = as_table(summary)
-    settings = {
-        name: getattr(args, name)
-        for name in (
-            "epochs",
-            "images",
-            "holdout",
-            "seeds",
-            "protocols",
-            "per_class",
-            "draws",
-        )
+    report = {"settings": {**vars(args), "work_dir": str(args.work_dir)}}
+    report["arms"] = summary
+    values = {
+        arm: {name: list(cell["values"].values()) for name, cell in row.items()}
+        for arm, row in summary.items()
     }
-    report = {"settings": settings, "arms": summary}
+    if len(failed) < len(runs):
+        plot_comparison(values, args.work_dir / "comparison.png")
+    if args.pretrained and not failed:
+        report["curves"] = curves = {arm.name: {} for arm in arms}
+        for run in runs:
+            for metric, curve in read_curves(run).items():
+                curves[run.arm.name].setdefault(metric, {})[run.seed] = curve
+        table += compare_speed(curves)
+        plot_transfer(curves, args.work_dir / "curves.png")
     (args.work_dir / "results.json").write_text(json.dumps(report, indent=2) + "\n")
     (args.work_dir / "table.md").write_text(table)
-    plot_comparison(
-        {
-            arm: {name: list(cell["values"].values()) for name, cell in row.items()}
-            for arm, row in summary.items()
-        },
-        args.work_dir / "comparison.png",
-    )
-    print(f"\n{table}")
-    for name in ("results.json", "table.md", "comparison.png"):
-        print(args.work_dir / name)
-    failed = [run for run, metrics in outcomes if metrics is None]
+    print(f"\n{table}\nAll in {args.work_dir}.")
     if failed:
         raise SystemExit(f"{len(failed)} runs failed; start again to repeat them.")
     return report

@@ -8,13 +8,9 @@ library's own model; its features of a photograph must be the source's.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from pickle import UnpicklingError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 from snclr_mm.checkpoints import (
     BRANCHES,
     SOURCES,
@@ -29,27 +25,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="IN", help="checkpoint, a file or URL")
-    parser.add_argument("target", metavar="OUT", type=Path, help="file to write")
-    parser.add_argument("--to", choices=TARGETS, required=True)
-    parser.add_argument(
-        "--from", dest="source_format", choices=SOURCES, default="mmpretrain"
-    )
-    parser.add_argument("--branch", choices=BRANCHES, default="online")
-    parser.add_argument(
-        "--image-size", type=int, help="resize a ViT's position embedding (pixels)"
-    )
-    parser.add_argument(
-        "--num-heads", type=int, help="of a ViT, where the checkpoint does not tell"
-    )
-    parser.add_argument("--image", help="picture to compare features of")
-    parser.add_argument(
-        "--no-verify", action="store_true", help="do not compare features"
-    )
-    parser.add_argument(
-        "--verbose", action="store_true", help="list every tensor, not only counts"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("source", metavar="IN", help="checkpoint, a file or URL")
+    add("target", metavar="OUT", type=Path, help="file to write")
+    add("--to", choices=TARGETS, required=True)
+    add("--from", dest="source_format", choices=SOURCES, default="mmpretrain")
+    add("--branch", choices=BRANCHES, default="online")
+    add("--image-size", type=int, help="resize a ViT's position embedding (pixels)")
+    add("--num-heads", type=int, help="of a ViT, where the checkpoint does not tell")
+    add("--image", help="picture to compare features of")
+    add("--no-verify", action="store_true", help="do not compare features")
+    add("--verbose", action="store_true", help="list every tensor, not only counts")
+    add(
         "--trust-checkpoint",
         action="store_true",
         help="load an IN that holds more than tensors and plain data; a pickle can run "

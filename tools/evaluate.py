@@ -2,21 +2,19 @@
 """Evaluate frozen features: kNN, linear probes on many or few labels, SVMs.
 
 Prints a table and writes all results as JSON; docs/evaluation.md says what each
-protocol computes. If one fails, the results before it are in FILE.partial.json.
+protocol computes. Results are written as soon as they are there.
 """
 
 import argparse
 import json
 import os
-import sys
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
 from pickle import UnpicklingError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
-import numpy as np
+# isort: split
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
@@ -24,8 +22,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from mmpretrain.registry import MODELS
-from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from snclr_mm.cli import (
     check_data_roots,
@@ -34,127 +31,97 @@ from snclr_mm.cli import (
     load_checkpoints_safely,
 )
 from snclr_mm.evaluation import (
-    SHOTS,
     FeatureCache,
     Pixels,
     Split,
     build_splits,
     check_knn,
-    drop_equal_channels,
-    extract_features,
-    few_shot_accuracies,
     hash_weights,
-    knn_grid,
-    largest_shot,
-    linear_svm,
-    low_shot_svm,
-    semi_supervised_probe,
-    sweep_linear_probe,
+)
+from snclr_mm.evaluation.protocols import (
+    MULTI_LABEL,
+    PROTOCOLS,
+    ProtocolSettings,
+    extract_pair,
+    run_protocol,
+    summarize,
 )
 
 REFERENCES = ("random", "pixels")
 DATA_KEYS = (
     "train_dataloader", "val_dataloader", "val_cfg", "test_dataloader", "test_cfg",
 )  # fmt: skip
-HEADLINE_KNN = (20, 0.07)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="pretraining config; here or in the repository")
-    parser.add_argument(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("config", help="pretraining config; here or in the repository")
+    add(
         "checkpoint",
         help="checkpoint file; or `random` for random weights, `pixels` for raw pixels",
     )
-    parser.add_argument(
+    add(
         "--protocols",
         nargs="+",
         choices=PROTOCOLS,
         default=["knn", "linear"],
         help="default: knn linear",
     )
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", metavar="CONFIG", help="take the dataloaders of this config instead"
+    add("--seed", type=int, default=0, help="of `random`")
+    add("--device", default=get_device(), help="default: %(default)s")
+    add("--feature-cache", type=Path, metavar="DIR", help="keep features there")
+    add(
+        "--out",
+        type=Path,
+        help="JSON file (default: CHECKPOINT_SPLIT.json beside the checkpoint)",
     )
-    data.add_argument(
+    add("--trust-checkpoint", action="store_true", help="as in tools/train.py")
+    add(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        help="override settings: key=value, those of --data's dataloaders included",
+    )
+
+    add = parser.add_argument_group("data").add_argument
+    add("--data", metavar="CONFIG", help="take the dataloaders of this config instead")
+    add(
         "--split",
         choices=["val", "test"],
         default="val",
         help="evaluate on val_dataloader (default) or test_dataloader",
     )
-    data.add_argument(
+    add(
         "--holdout",
         type=int,
         metavar="N",
         help="evaluate on the last N training images, and train on those before them: "
         "to choose settings without the test set",
     )
-    data.add_argument(
-        "--train-images", type=int, metavar="N", help="use the first N training images"
-    )
-    settings = parser.add_argument_group("settings of the protocols")
-    settings.add_argument(
-        "--knn-k",
-        type=int,
-        nargs="+",
-        help="default: 1 10 20 200, as far as there are images",
-    )
-    settings.add_argument(
-        "--knn-temperature",
-        type=float,
-        nargs="+",
-        default=[0.07],
-        help="every k is combined with every T (default: 0.07)",
-    )
-    settings.add_argument(
-        "--per-class",
-        type=int,
-        nargs="+",
-        default=[1, 5, 10],
-        help="labels per class of few-shot (default: 1 5 10)",
-    )
-    settings.add_argument(
+    add("--train-images", type=int, metavar="N", help="the first N training images")
+
+    add = parser.add_argument_group("settings of the protocols").add_argument
+    known = {field.name: field.default for field in fields(ProtocolSettings)}
+    for name, kind, text in (
+        ("knn_k", int, "default: 1 10 20 200, as far as there are images"),
+        ("knn_temperature", float, "every k is combined with every T"),
+        ("per_class", int, "labels per class of few-shot"),
+        ("percent", float, "labels of semi-supervised"),
+        ("shots", int, "positives per class of svm-low-shot; default: 1 2 4 8 ... 96"),
+    ):
+        if known[name] is not None:
+            text += f"; default: {' '.join(map(str, known[name]))}"
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=kind, nargs="+", default=known[name], help=text)
+    add(
         "--draws",
         type=int,
-        default=5,
-        help="random draws of few-shot and svm-low-shot (default: 5)",
-    )
-    settings.add_argument(
-        "--percent",
-        type=float,
-        nargs="+",
-        default=[1, 10],
-        help="labels of semi-supervised (default: 1 10)",
-    )
-    settings.add_argument(
-        "--shots",
-        type=int,
-        nargs="+",
-        help="positives per class of svm-low-shot (default: "
-        f"{' '.join(map(str, SHOTS))}, as far as there are images)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of `random` (default: 0)")
-    parser.add_argument("--device", default=get_device(), help="default: %(default)s")
-    parser.add_argument(
-        "--feature-cache", type=Path, metavar="DIR", help="keep features there"
-    )
-    parser.add_argument("--work-dir", type=Path, help="folder of the JSON file")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="JSON file (default: CHECKPOINT_SPLIT.json in work-dir, else beside the "
-        "checkpoint)",
-    )
-    parser.add_argument(
-        "--trust-checkpoint", action="store_true", help="as in tools/train.py"
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        help="override settings: key=value, those of --data's dataloaders included",
+        default=known["draws"],
+        help="random draws of few-shot and svm-low-shot; default: %(default)s",
     )
     args = parser.parse_args(argv)
     if args.draws < 1:
@@ -178,11 +145,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
-    """Build what the checkpoint argument names: a network, or raw pixels.
-
-    Raises:
-        SystemExit: If the checkpoint may run code.
-    """
+    """Build what the checkpoint argument names: a network, or raw pixels."""
     if args.checkpoint == "pixels":
         return Pixels()
     set_random_seed(args.seed)
@@ -208,129 +171,8 @@ def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     return model.to(args.device)
 
 
-def get_features(
-    cfg: Config, model: nn.Module, splits: tuple[Split, Split], args: argparse.Namespace
-) -> list[tuple[Tensor, Tensor]]:
-    """Features and labels of training and test images.
-
-    Raises:
-        ValueError: If features are not finite, or an image has no label.
-    """
-    pair = []
-    for split in splits:
-        extract = partial(
-            extract_features,
-            model,
-            split.dataloader,
-            f"{split.name}.dataset",
-            partial(track, description=f"  {split.name}, {len(split.rows)} images"),
-            split.num_classes,
-        )
-        if args.feature_cache is None:
-            part = extract()
-        else:
-            cache = FeatureCache(args.feature_cache, cfg.model)
-            part = cache.get(model, split, extract)
-        if not part[0].isfinite().all():
-            raise ValueError(
-                f"The features of {split.name}.dataset are not all finite: did the "
-                f"training of {args.checkpoint} diverge?"
-            )
-        pair.append(tuple(tensor.to(args.device) for tensor in part))
-    if args.checkpoint == "pixels":
-        features = drop_equal_channels(*(part[0] for part in pair))
-        pair = [(new, old[1]) for new, old in zip(features, pair, strict=True)]
-    return pair
-
-
-def row(name: str, setting: str, value: float, std: float | None = None) -> dict:
-    """One line of the table."""
-    return {"name": name, "setting": setting, "value": value, "std": std}
-
-
-def run_knn(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    ks = args.knn_k or [k for k in (1, 10, 20, 200) if k <= len(train[0])]
-    progress = partial(track, description="  knn")
-    predicted = knn_grid(test[0], *train, ks, args.knn_temperature, progress=progress)
-    grid = {
-        pair: 100 * (labels == test[1]).double().mean().item()
-        for pair, labels in predicted.items()
-    }
-    best = HEADLINE_KNN if HEADLINE_KNN in grid else next(iter(grid))
-    return {
-        "table": [row("knn", "k = {}, T = {}".format(*best), grid[best])],
-        "grid": [
-            {"k": k, "temperature": temperature, "accuracy": value}
-            for (k, temperature), value in grid.items()
-        ],
-    }
-
-
-def run_linear(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    print("  linear", flush=True)
-    result = sweep_linear_probe(*train, *test)
-    line = row("linear", f"C = {result['C']:g}", result["accuracy"])
-    return {"table": [line], **result}
-
-
-def run_few_shot(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    table, accuracies = [], {}
-    for count in track(args.per_class, description="  few-shot"):
-        values = few_shot_accuracies(*train, *test, count, args.draws)
-        setting = f"{count} per class, {args.draws} draws"
-        mean, std = float(np.mean(values)), float(np.std(values))
-        table.append(row(f"few-shot-{count}", setting, mean, std))
-        accuracies[str(count)] = values
-    return {"table": table, "draws": accuracies}
-
-
-def run_semi_supervised(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    table, results = [], {}
-    for percent in track(args.percent, description="  semi-supervised"):
-        result = semi_supervised_probe(*train, *test, percent)
-        setting = f"{result['num_labels']} labels, C = {result['C']:g}"
-        name = f"semi-supervised-{percent:g}"
-        table.append(row(name, setting, result["accuracy"]))
-        results[f"{percent:g}"] = result
-    return {"table": table, "percent": results}
-
-
-def run_svm(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    print("  svm", flush=True)
-    result = linear_svm(*train, *test)
-    line = row("svm", f"mAP of {len(result['ap'])} classes", result["mean_ap"])
-    return {"table": [line], **result}
-
-
-def run_svm_low_shot(train: tuple, test: tuple, args: argparse.Namespace) -> dict:
-    table, results = [], {}
-    possible = [k for k in SHOTS if k <= largest_shot(train[1])]
-    for shots in track(args.shots or possible, description="  svm-low-shot"):
-        result = low_shot_svm(*train, *test, shots, args.draws)
-        setting = f"mAP, {args.draws} draws, C = {result['C']:g}"
-        name = f"svm-low-shot-{shots}"
-        table.append(row(name, setting, result["mean_ap"], result["std"]))
-        results[str(shots)] = result
-    return {"table": table, "shots": results}
-
-
-PROTOCOLS = {
-    "knn": run_knn,
-    "linear": run_linear,
-    "few-shot": run_few_shot,
-    "semi-supervised": run_semi_supervised,
-    "svm": run_svm,
-    "svm-low-shot": run_svm_low_shot,
-}
-MULTI_LABEL = ("svm", "svm-low-shot")
-
-
 def check(splits: tuple[Split, Split], args: argparse.Namespace) -> None:
-    """Find what can't work before features are extracted.
-
-    Raises:
-        ValueError: If k is larger than the bank, or a protocol does not take the data.
-    """
+    """Find what can't work before features are extracted."""
     train = splits[0]
     for k in args.knn_k or ():
         check_knn(k, min(args.knn_temperature), len(train.rows))
@@ -343,15 +185,15 @@ def check(splits: tuple[Split, Split], args: argparse.Namespace) -> None:
 
 
 def default_out(cfg: Config, args: argparse.Namespace) -> Path:
+    """CHECKPOINT_SPLIT.json; of the references in the config's work_dir."""
     split = args.split if args.holdout is None else "holdout"
     if args.checkpoint in REFERENCES:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
-        name = args.checkpoint
-        name += f"{args.seed}" if name == "random" else ""
+        name = "pixels" if args.checkpoint == "pixels" else f"random{args.seed}"
     else:
         folder, name = Path(args.checkpoint).parent, Path(args.checkpoint).stem
     data = f"_{Path(args.data).stem}" if args.data else ""
-    return (args.work_dir or folder) / f"{name}{data}_{split}.json"
+    return folder / f"{name}{data}_{split}.json"
 
 
 def write(path: Path, record: dict) -> None:
@@ -370,15 +212,14 @@ def read_results(path: Path, identity: dict) -> dict:
     return record["results"] if same else {}
 
 
-def print_tables(results: dict[str, dict]) -> None:
+def print_tables(results: list[dict]) -> None:
     print(f"\n{'protocol':22}{'setting':28}{'result (%)':>10}")
-    for result in results.values():
-        for line in result["table"]:
-            std = "" if line["std"] is None else f" ± {line['std']:.2f}"
-            name, setting, value = line["name"], line["setting"], line["value"]
-            print(f"{name:22}{setting:28}{value:10.2f}{std}")
-    grid = results.get("knn", {}).get("grid", [])
-    if len(grid) > 1:
+    for row in (row for result in results for row in result["table"]):
+        std = "" if row["std"] is None else f" ± {row['std']:.2f}"
+        print(f"{row['name']:22}{row['setting']:28}{row['value']:10.2f}{std}")
+    for grid in (result["grid"] for result in results if "grid" in result):
+        if len(grid) == 1:
+            continue
         temperatures = list(dict.fromkeys(cell["temperature"] for cell in grid))
         print("\nknn" + "".join(f"{f'T = {t:g}':>12}" for t in temperatures))
         for k in dict.fromkeys(cell["k"] for cell in grid):
@@ -401,7 +242,8 @@ def main(argv: list[str] | None = None) -> dict:
     splits = build_splits(cfg, args.split, args.holdout, args.train_images)
     check(splits, args)
     model = build_model(cfg, args)
-    train, test = get_features(cfg, model, splits, args)
+    cache = args.feature_cache and FeatureCache(args.feature_cache, cfg.model)
+    train, test = extract_pair(model, splits, args.device, cache)
 
     out = args.out or default_out(cfg, args)
     identity = {
@@ -418,24 +260,19 @@ def main(argv: list[str] | None = None) -> dict:
             "images": len(split.rows),
         }
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial_out = out.with_name(f"{out.stem}.partial.json")
     results = read_results(out, identity)
+    names = [field.name for field in fields(ProtocolSettings)]
+    settings = ProtocolSettings(**{name: getattr(args, name) for name in names})
     for name in args.protocols:
-        results[name] = PROTOCOLS[name](train, test, args)
-        summary = {
-            line["name"]: round(line["value"], 2)
-            for result in results.values()
-            for line in result["table"]
-        }
-        record = {**identity, "summary": summary, "results": results}
-        write(partial_out, record)
-    partial_out.replace(out)
+        results[name] = run_protocol(name, train, test, settings)
+        record = {**identity, "summary": summarize(results), "results": results}
+        write(out, record)
 
     print(
         f"\n{args.checkpoint}: {len(train[0])} training images ({splits[0].name}), "
         f"{len(test[0])} test images ({splits[1].name}), {train[0].shape[1]} features"
     )
-    print_tables({name: results[name] for name in args.protocols})
+    print_tables([results[name] for name in args.protocols])
     print(f"\n{out}")
     return record
 

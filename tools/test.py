@@ -2,10 +2,6 @@
 """Evaluate a checkpoint: MMPretrain's tools/test.py, on GPUs or CPUs."""
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import mmengine
 from mmengine.evaluator import DumpResults
@@ -20,7 +16,7 @@ from snclr_mm.cli import (
 )
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="test config; relative paths: here or the repo")
     parser.add_argument("checkpoint", help="checkpoint file")
@@ -32,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         help="what --out holds (default: metrics)",
     )
     add_common_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:
@@ -45,8 +41,8 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     set_dataloader_defaults(cfg, pin_memory=False if args.no_pin_memory else None)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg, stages=["test"])

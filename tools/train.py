@@ -2,10 +2,6 @@
 """Train from a config: MMPretrain's tools/train.py, on GPUs or CPUs."""
 
 import argparse
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from snclr_mm.cli import (
     add_common_arguments,
@@ -19,7 +15,7 @@ from snclr_mm.cli import (
 )
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="train config; relative paths: here or the repo")
     parser.add_argument(
@@ -43,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         help="start the benchmark's backbone from this pretraining checkpoint",
     )
     add_common_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:
@@ -74,8 +70,8 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     )
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg)

@@ -16,7 +16,7 @@ def labeled_subset(
     Args:
         base (str): Type of the whole dataset.
         split_file (str): Lines ``index label``, written by
-            tools/make_semi_supervised_splits.py; relative to ``data_root``.
+            tools/data/make_semi_supervised_splits.py; relative to ``data_root``.
         data_root (str): As for the whole dataset.
         kwargs: As for the whole dataset.
 
@@ -31,7 +31,7 @@ def labeled_subset(
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no split file {str(path)!r} (config key dataset.split_file): "
-            "write it with tools/make_semi_supervised_splits.py."
+            "write it with tools/data/make_semi_supervised_splits.py."
         )
     dataset = DATASETS.build(dict(type=base, data_root=data_root, **kwargs))
     lines = [line.split() for line in path.read_text().splitlines()]

@@ -1,11 +1,14 @@
 from .collapse import feature_std, rankme
 from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
-from .few_shot_probe import few_shot_accuracies, few_shot_probe
+from .few_label_probes import (
+    few_shot_accuracies,
+    few_shot_probe,
+    semi_supervised_probe,
+)
 from .linear_probe import linear_probe, sweep_linear_probe
 from .multi_linear_accuracy import MultiLinearAccuracy
 from .pixels import Pixels, drop_equal_channels
-from .semi_supervised_probe import semi_supervised_probe
 from .splits import Split, build_splits
 from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
 from .weighted_knn import check_knn, knn_grid, weighted_knn

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterable
 
 import torch
+from mmengine.dist import all_reduce
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
@@ -44,6 +45,30 @@ def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     model = get_ori_model(model)
     data = model.data_preprocessor(batch, False)
     return pool_features(model.extract_feat(data["inputs"])), data["data_samples"]
+
+
+def check_finite(features: Tensor, source: str, across_ranks: bool = False) -> None:
+    """Refuse features that hold NaN or infinity: they would spoil any result.
+
+    Args:
+        features (Tensor): [n, C].
+        source (str): What they are of, for the message.
+        across_ranks (bool): Count over all ranks, which call this together and raise
+            together. Defaults to False.
+
+    Raises:
+        ValueError: With the number of such features.
+    """
+    spoilt = (~features.isfinite().all(dim=1)).sum()
+    counts = torch.stack([spoilt, torch.full_like(spoilt, len(features))])
+    if across_ranks:
+        all_reduce(counts)
+    spoilt, total = counts.tolist()
+    if spoilt:
+        raise ValueError(
+            f"{spoilt} of {total} features of {source} are not finite (NaN or "
+            "infinite): did the training diverge?"
+        )
 
 
 def gt_labels(data_samples: list, source: str) -> Tensor:
@@ -99,6 +124,10 @@ def extract_features(
     Returns:
         tuple[Tensor, Tensor]: Features [n, C] (float32) and labels [n] (int64), on the
         model's device; of multi-label data, see :func:`multi_label_targets`.
+
+    Raises:
+        ValueError: If the dataset is empty, an image has no label, or a feature is not
+            finite.
     """
     training = model.training
     model.eval()
@@ -114,4 +143,6 @@ def extract_features(
     model.train(training)
     if not features:
         raise ValueError(f"{source} is empty.")
-    return torch.cat(features), torch.cat(labels)
+    features = torch.cat(features)
+    check_finite(features, source)
+    return features, torch.cat(labels)

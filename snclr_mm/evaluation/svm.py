@@ -1,9 +1,11 @@
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .linear_solver import apply_linear, fit_linear
+from .features import check_finite
 
 #: Values of C that are tried, those of Goyal et al.'s and MMSelfSup's benchmarks.
 COSTS = (*(0.5**k for k in range(19, 3, -1)), 1.0, 10.0, 100.0)
@@ -18,9 +20,9 @@ def linear_svm(
 
     As Goyal et al. (Scaling and Benchmarking Self-Supervised Visual Representation
     Learning, ICCV 2019) and MMSelfSup: unit features, squared hinge loss, positives
-    weigh 2, C chosen per class by AP in 3-fold cross-validation. In training difficult
-    images count as negatives, in testing they are ignored. Instead of a liblinear call
-    per class, C and fold, :func:`fit_linear` finds the same optima at once.
+    weigh 2, C chosen per class by scikit-learn's average precision in 3-fold
+    cross-validation, VOC's on the test images. In training difficult images count as
+    negatives, in testing they are ignored.
 
     Args:
         features (Tensor): Training features, [n, C].
@@ -34,31 +36,33 @@ def linear_svm(
         class ``ap`` (None without test images) and ``C``.
 
     Raises:
-        ValueError: If a class has fewer than 3 training images with or without it.
+        ValueError: If a class has fewer than 3 training images with or without it, or a
+            feature is not finite.
     """
-    features, targets, test_features, test_targets = _prepare(
-        features, targets, test_features, test_targets
-    )
-    present = targets == 1
-    counts = torch.minimum(present.sum(dim=0), (~present).sum(dim=0))
+    from sklearn.model_selection import GridSearchCV
+
+    x, y, test_x, test_y = _prepare(features, targets, test_features, test_targets)
+    present = y == 1
+    counts = np.minimum(present.sum(axis=0), (~present).sum(axis=0))
     if counts.min() < 3:
         raise ValueError(
             "svm: 3-fold cross-validation needs 3 training images with each class and "
-            f"3 without; class {int(counts.argmin())} has {int(counts.min())}."
+            f"3 without; class {counts.argmin()} has {counts.min()}."
         )
-    everything = torch.ones_like(present)
-    scores = features.new_empty(len(features), len(COSTS), targets.shape[1])
-    for fold in _folds(present):
-        weight = fit_svms(features, present, ~fold)
-        scores = torch.where(fold[:, None], apply_linear(features, weight), scores)
-    chosen = average_precision(scores, present.long()).argmax(dim=0)
-    weight = fit_svms(features, present, everything)
-    weight = weight[:, chosen, torch.arange(len(chosen))]
-    ap = 100 * average_precision(test_features @ weight, test_targets)
+
+    def evaluate(c: int) -> tuple[float, float]:
+        search = GridSearchCV(
+            _build_svm(), {"C": COSTS}, scoring="average_precision", cv=3
+        )
+        search.fit(x, present[:, c])
+        scores = search.decision_function(test_x)[:, None]
+        return average_precision(scores, test_y[:, c])[0], search.best_params_["C"]
+
+    ap, costs = zip(*_for_each_class(evaluate, y.shape[1]), strict=True)
     return {
-        "mean_ap": float(ap.nanmean()),
-        "ap": [None if value.isnan() else float(value) for value in ap],
-        "C": [COSTS[i] for i in chosen],
+        "mean_ap": float(100 * np.nanmean(ap)),
+        "ap": [None if np.isnan(value) else float(100 * value) for value in ap],
+        "C": list(costs),
     }
 
 
@@ -87,34 +91,42 @@ def low_shot_svm(
         mean AP of each) and ``mean_ap_by_cost``.
 
     Raises:
-        ValueError: If a class has too few positives, or none has one left over.
+        ValueError: If a class has too few positives or no negatives, if none has a
+            positive left over, or if a feature is not finite.
     """
-    features, targets, test_features, test_targets = _prepare(
-        features, targets, test_features, test_targets
-    )
-    largest = largest_shot(targets)
+    x, y, test_x, test_y = _prepare(features, targets, test_features, test_targets)
+    largest = largest_shot(torch.as_tensor(y))
     if not 1 <= shots <= largest:
         raise ValueError(
             f"svm-low-shot: {shots} positives per class (--shots) must be between 1 "
             f"and {largest}: each class needs as many, and one must be left over."
         )
-    held_out, test = [], []
+    negatives = (y == 0).sum(axis=0)
+    if negatives.min() == 0:
+        raise ValueError(
+            f"svm-low-shot: each training image has class {negatives.argmin()}, so its "
+            "SVM has no negatives."
+        )
+    aps = []  # of the images that were not drawn and of the test images, [2, K, G]
     for seed in range(draws):
-        drawn = _draw(targets, shots, seed)
-        rows = drawn.any(dim=1)
-        weight = fit_svms(features[rows], targets[rows] == 1, drawn[rows])
-        for x, y, aps in (
-            (features, targets.masked_fill(drawn, -1), held_out),
-            (test_features, test_targets, test),
-        ):
-            precision = average_precision(apply_linear(x, weight), y)
-            aps.append(100 * precision.nanmean(dim=1))
-    best = int(torch.stack(held_out).mean(dim=0).argmax())
-    test = torch.stack(test)
-    by_cost = zip(COSTS, test.mean(dim=0).tolist(), strict=True)
+        drawn = _draw(y, shots, seed)
+        left_over = np.where(drawn, -1, y)
+
+        def evaluate(c: int, drawn=drawn, left_over=left_over) -> list[np.ndarray]:
+            rows = drawn[:, c]
+            weight, bias = fit_svms(x[rows], y[rows, c] == 1)
+            return [
+                average_precision(part @ weight + bias, labels[:, c])
+                for part, labels in ((x, left_over), (test_x, test_y))
+            ]
+
+        aps.append(_for_each_class(evaluate, y.shape[1]))
+    held_out, test = 100 * np.nanmean(aps, axis=1).swapaxes(0, 1)  # [draws, G] each
+    best = held_out.mean(axis=0).argmax()
+    by_cost = zip(COSTS, test.mean(axis=0).tolist(), strict=True)
     return {
         "mean_ap": float(test[:, best].mean()),
-        "std": float(test[:, best].std(correction=0)),
+        "std": float(test[:, best].std()),
         "C": COSTS[best],
         "draws": test[:, best].tolist(),
         "mean_ap_by_cost": {f"{cost:g}": value for cost, value in by_cost},
@@ -129,61 +141,54 @@ def largest_shot(targets: Tensor) -> int:
     return min(int(positives.min()), int(positives.max()) - 1)
 
 
-def fit_svms(features: Tensor, positive: Tensor, used: Tensor) -> Tensor:
-    """Fit an SVM for each class and each of :data:`COSTS`.
-
-    The optimum of scikit-learn's ``LinearSVC(C=cost, class_weight={1: 2, -1: 1})``.
+def fit_svms(
+    features: np.ndarray, positive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit an SVM with each of the :data:`COSTS`.
 
     Args:
-        features (Tensor): [n, C], float32, a column of ones included: as in liblinear,
-            the bias is penalised like the rest.
-        positive (Tensor): Whether the image has the class, bool, [n, K].
-        used (Tensor): Whether it takes part in the class' training, bool, [n, K].
+        features (np.ndarray): [n, C].
+        positive (np.ndarray): Whether the image has the class, bool, [n].
 
     Returns:
-        Tensor: [C, G, K], for G costs.
+        tuple[np.ndarray, np.ndarray]: Weights [C, G] and biases [G].
     """
-    n = len(features)
-    sign = positive.float() * 2 - 1
-    importance = (positive.float() + 1) * used
-
-    def loss(scores: Tensor, rows: slice) -> Tensor:
-        hinge = (1 - sign[rows, None] * scores).relu().square()
-        return (importance[rows, None] * hinge).sum() / n
-
-    penalty = 1 / (n * features.new_tensor(COSTS))
-    return fit_linear(
-        features, penalty, sign.shape[1], loss, curvature=4.0, bias=False
-    )[0]
+    svms = [_build_svm(C=cost).fit(features, positive) for cost in COSTS]
+    weight = np.concatenate([svm.coef_ for svm in svms]).T
+    return weight, np.concatenate([svm.intercept_ for svm in svms])
 
 
-def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
+def _build_svm(**kwargs):
+    from sklearn.svm import LinearSVC  # pretraining does without scikit-learn
+
+    # In the primal, liblinear reaches the optimum for large C as well.
+    return LinearSVC(class_weight={True: 2, False: 1}, dual=False, **kwargs)
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Area under the interpolated precision-recall curve, as VOC has it since 2010.
 
     Args:
-        scores (Tensor): [m, ..., K].
-        targets (Tensor): 1, 0 or -1 (ignored), [m, K].
+        scores (np.ndarray): Of G classifiers of one class, [n, G].
+        targets (np.ndarray): 1, 0 or -1 (ignored), [n].
 
     Returns:
-        Tensor: [..., K]; NaN where nothing is 1.
+        np.ndarray: [G]; NaN where nothing is 1.
     """
-    shape = (len(targets),) + (1,) * (scores.dim() - 2) + (-1,)
-    targets = targets.view(shape).expand_as(scores)
-    # The ignored come last, where they change nothing.
-    order = scores.masked_fill(targets == -1, -torch.inf).argsort(
-        dim=0, descending=True
-    )
-    hit = targets.gather(0, order) == 1
-    rank = torch.arange(1, len(scores) + 1, device=scores.device).view((*shape[:-1], 1))
-    precision = hit.cumsum(dim=0) / rank
-    interpolated = precision.flip(0).cummax(dim=0)[0].flip(0)
-    return (interpolated * hit).sum(dim=0) / hit.sum(dim=0)
+    scores, positive = scores[targets != -1], targets[targets != -1] == 1
+    if not positive.any():
+        return np.full(scores.shape[1], np.nan)
+    hit = positive[np.argsort(-scores, axis=0)]
+    precision = hit.cumsum(axis=0) / np.arange(1, len(hit) + 1)[:, None]
+    interpolated = np.maximum.accumulate(precision[::-1])[::-1]
+    return (interpolated * hit).sum(axis=0) / positive.sum()
 
 
-def _prepare(
-    features: Tensor, targets: Tensor, test_features: Tensor, test_targets: Tensor
-) -> tuple[Tensor, ...]:
-    """Unit features with a column of ones, and targets [n, K]."""
+def _prepare(*data: Tensor) -> tuple[np.ndarray, ...]:
+    """Unit features [n, C], targets [n, K], and those of the test images."""
+    features, targets, test_features, test_targets = data
+    check_finite(features, "the training images")
+    check_finite(test_features, "the test images")
     if targets.dim() == 1:
         classes = int(targets.max()) + 1
         if test_targets.max() >= classes:
@@ -193,33 +198,29 @@ def _prepare(
             )
         targets = F.one_hot(targets, classes)
         test_targets = F.one_hot(test_targets, classes)
+    # liblinear computes in double precision.
     features, test_features = (
-        F.pad(F.normalize(part.float(), dim=1), (0, 1), value=1.0)
-        for part in (features, test_features)
+        F.normalize(part.double(), dim=1) for part in (features, test_features)
     )
-    return features, targets, test_features, test_targets
+    arrays = features, targets, test_features, test_targets
+    return tuple(array.cpu().numpy() for array in arrays)
 
 
-def _folds(present: Tensor) -> list[Tensor]:
-    """Three folds of each class, [n, K] each: True where the image is held out."""
-    from sklearn.model_selection import StratifiedKFold  # pretraining does without
+def _for_each_class(evaluate: Callable[[int], tuple], num_classes: int) -> list:
+    """Evaluate all classes, on as many threads as PyTorch uses."""
+    from joblib import Parallel, delayed  # comes with scikit-learn
 
-    folds = np.zeros((3, *present.shape), dtype=bool)
-    for column, labels in enumerate(present.T.cpu().numpy()):
-        parts = StratifiedKFold(3).split(labels, labels)
-        for fold, (_, rows) in zip(folds, parts, strict=True):
-            fold[rows, column] = True
-    return list(torch.as_tensor(folds, device=present.device))
+    parallel = Parallel(n_jobs=torch.get_num_threads(), prefer="threads")
+    return parallel(delayed(evaluate)(c) for c in range(num_classes))
 
 
-def _draw(targets: Tensor, k: int, seed: int) -> Tensor:
+def _draw(targets: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Draw k positives and up to (K - 1) k negatives of each class: bool, [n, K]."""
     generator = np.random.default_rng(seed)
-    values = targets.cpu().numpy()
-    drawn = np.zeros(values.shape, dtype=bool)
-    for column, labels in enumerate(values.T):
-        for label, count in ((1, k), (0, (values.shape[1] - 1) * k)):
-            rows = np.flatnonzero(labels == label)
+    drawn = np.zeros(targets.shape, dtype=bool)
+    for c, column in enumerate(targets.T):
+        for label, count in ((1, k), (0, (targets.shape[1] - 1) * k)):
+            rows = np.flatnonzero(column == label)
             count = min(count, len(rows))
-            drawn[generator.choice(rows, count, replace=False), column] = True
-    return torch.as_tensor(drawn, device=targets.device)
+            drawn[generator.choice(rows, count, replace=False), c] = True
+    return drawn

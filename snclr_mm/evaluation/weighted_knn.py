@@ -5,32 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from snclr_mm.models.ops import top_k
 
-def top_k_neighbors(
-    queries: Tensor, bank: Tensor, k: int, chunk_size: int = 65536
-) -> tuple[Tensor, Tensor]:
-    """Find the k most similar bank rows, a chunk of the bank at a time.
-
-    Args:
-        queries (Tensor): [m, C], unit rows.
-        bank (Tensor): [n, C], unit rows.
-        k (int): If the bank has fewer than k rows, all are returned.
-        chunk_size (int): Bank rows per product, so that memory is m x chunk_size.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosine similarity and bank row, [m, min(k, n)] each, best
-        first.
-    """
-    similarity = queries.new_empty(len(queries), 0)
-    index = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
-    for start in range(0, len(bank), chunk_size):
-        scores = queries @ bank[start : start + chunk_size].T
-        values, rows = scores.topk(min(k, scores.shape[1]), dim=1)
-        similarity = torch.cat([similarity, values], dim=1)
-        index = torch.cat([index, rows + start], dim=1)
-        similarity, best = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        index = index.gather(1, best)
-    return similarity, index
+from .features import check_finite
 
 
 def vote(
@@ -75,7 +52,7 @@ def weighted_knn(
         Tensor: Predicted classes, [m].
 
     Raises:
-        ValueError: If k or T is out of range.
+        ValueError: If k or T is out of range, or a feature is not finite.
     """
     grid = knn_grid(queries, bank, bank_labels, [k], [temperature], batch_size)
     return grid[k, temperature]
@@ -102,15 +79,17 @@ def knn_grid(
         dict[tuple[int, float], Tensor]: Predicted classes, [m], by (k, T).
 
     Raises:
-        ValueError: If a k or T is out of range.
+        ValueError: If a k or T is out of range, or a feature is not finite.
     """
     for k, temperature in product(ks, temperatures):
         check_knn(k, temperature, len(bank))
+    check_finite(bank, "the bank")
+    check_finite(queries, "the test images")
     bank = F.normalize(bank, dim=1)
     num_classes = int(bank_labels.max()) + 1
     predictions = {pair: [] for pair in product(ks, temperatures)}
     for batch in progress(F.normalize(queries, dim=1).split(batch_size)):
-        similarity, index = top_k_neighbors(batch, bank, max(ks))
+        similarity, index = top_k(batch, bank, max(ks), look=bank.dtype)
         labels = bank_labels[index]
         for (k, temperature), parts in predictions.items():
             scores = vote(similarity[:, :k], labels[:, :k], num_classes, temperature)

@@ -25,13 +25,15 @@ class Model(nn.Module):
         return (inputs * 2,)
 
 
-def batches(labeled=True):
+def batches(labeled=True, spoilt=()):
     for start in (0, 4):
         samples = [DataSample() for _ in range(4)]
         for i, sample in enumerate(samples):
             if labeled:
                 sample.set_gt_label(start + i)
         inputs = torch.arange(start, start + 4).float()[:, None]
+        for i, value in spoilt:
+            inputs[inputs == i] = value
         yield {"inputs": inputs, "data_samples": samples}
 
 
@@ -62,3 +64,10 @@ def test_unlabeled_images():
         extract_features(Model(), batches(labeled=False), "the bank")
     with pytest.raises(ValueError, match="the bank is empty"):
         extract_features(Model(), [], "the bank")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite(value):
+    spoilt = [(2, value), (7, value)]
+    with pytest.raises(ValueError, match="2 of 8 features of the bank are not finite"):
+        extract_features(Model(), batches(spoilt=spoilt), "the bank")

@@ -10,7 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from snclr_mm.evaluation import linear_probe, sweep_linear_probe
-from snclr_mm.evaluation.linear_probe import DEFAULT_STRENGTH, STRENGTHS
+from snclr_mm.evaluation.linear_probe import (
+    DEFAULT_STRENGTH,
+    STRENGTHS,
+    fit_logistic_regressions,
+)
 
 FASHION_MNIST = REPOSITORY / "data/fashion-mnist"
 
@@ -22,9 +26,15 @@ def digits():
 
 
 @pytest.fixture(scope="module")
+def result(digits):
+    """Of the digits, for comparison."""
+    return sweep_linear_probe(*map(torch.as_tensor, digits))
+
+
+@pytest.fixture(scope="module")
 def fashion():
     if not (FASHION_MNIST / "train-images-idx3-ubyte").exists():
-        pytest.skip("tools/prepare_fashion_mnist.py has not been run")
+        pytest.skip("tools/data/prepare_fashion_mnist.py has not been run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = FashionMNIST(str(FASHION_MNIST), indices=1600)
@@ -51,9 +61,38 @@ def test_each_candidate_equals_scikit_learn(data, request):
     assert result["accuracy"] == candidates[result["C"]]["test"] > best - 1.5
 
 
-def test_strength_is_chosen_by_held_out_loss_alone(digits):
+@pytest.mark.parametrize("n, width", [(60, 6), (20, 40)])
+def test_fits_are_optimal(n, width):
+    """Where the gradient vanishes, in double precision, the convex loss is least."""
+    # Correlated features of very different scales, some rows at a time.
+    x = torch.randn(n, width) @ torch.randn(width, width) * torch.logspace(-1, 1, width)
+    labels = torch.arange(n) % 3
+    fitted = fit_logistic_regressions(x, labels, 3, max_iter=200, chunk_size=200)
+    assert fitted.weight.shape == (width, 9, 3) and fitted.bias.shape == (9, 3)
+    x = (x.double() - x.double().mean(dim=0)) / x.double().std(dim=0, correction=0)
+    for g, strength in enumerate(STRENGTHS):
+        weight, bias = fitted.weight[:, g].double(), fitted.bias[g].double()
+        residual = (x @ weight + bias).softmax(dim=1) - torch.eye(3)[labels]
+        scale = strength * (x.T @ torch.eye(3)[labels].double()).norm()
+        gradient = strength * x.T @ residual + weight
+        assert gradient.norm() < 2e-3 * scale
+        assert residual.sum(dim=0).abs().max() < 2e-3 * n
+
+
+@pytest.mark.parametrize("part, name", [(0, "training"), (2, "test")])
+@pytest.mark.parametrize("rows", [slice(3, 4), slice(None)])
+def test_features_that_are_not_finite(part, name, rows):
+    data = [torch.randn(20, 3), torch.arange(20) % 2] * 2
+    data[part] = data[part].clone()
+    data[part][rows] = torch.nan
+    count = 1 if rows.start else 20
+    message = f"{count} of 20 features of the {name} images are not finite"
+    with pytest.raises(ValueError, match=message):
+        sweep_linear_probe(*data)
+
+
+def test_strength_is_chosen_by_held_out_loss_alone(digits, result):
     tensors = [torch.as_tensor(array) for array in digits]
-    result = sweep_linear_probe(*tensors)
     losses = {c["held_out_loss"]: c["C"] for c in result["candidates"]}
     assert result["C"] == losses[min(losses)]
     tensors[3] = (tensors[3] + 1) % 10  # other test labels
@@ -70,22 +109,23 @@ def test_too_few_images_to_hold_out(digits):
     assert 50 < result["accuracy"] < 95
 
 
-def test_scale_and_constant_features_change_nothing(digits):
+def test_scale_and_constant_features_change_nothing(digits, result):
     features, labels, test_features, test_labels = digits
     padded = [
         np.pad(part * 1e4, ((0, 0), (0, 3)), constant_values=0.1)
         for part in (features, test_features)
     ]
     assert linear_probe(padded[0], labels, padded[1], test_labels) == (
-        pytest.approx(linear_probe(*digits), abs=0.3)
+        pytest.approx(result["accuracy"], abs=0.3)
     )
 
 
-def test_class_numbers_may_have_gaps(digits):
+def test_class_numbers_may_have_gaps(digits, result):
     features, labels, test_features, test_labels = digits
     names = np.array([3, 5, 8, 9, 20, 21, 40, 41, 99, 100])
-    assert linear_probe(features, names[labels], test_features, names[test_labels]) == (
-        linear_probe(*digits)
+    assert (
+        linear_probe(features, names[labels], test_features, names[test_labels])
+        == (result["accuracy"])
     )
     # A class without training images is never right.
     known = labels != 9

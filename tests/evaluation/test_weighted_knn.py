@@ -5,7 +5,6 @@ import torch
 from helpers.naive import dot, unit
 
 from snclr_mm.evaluation import knn_grid, weighted_knn
-from snclr_mm.evaluation.weighted_knn import top_k_neighbors
 
 
 @pytest.mark.parametrize("k, temperature", [(1, 0.07), (5, 0.07), (20, 1.0), (50, 0.5)])
@@ -20,14 +19,6 @@ def test_equals_plain_loops(k, temperature):
         for i in best:
             votes[labels[i]] += math.exp(cosine[i] / temperature)
         assert prediction == votes.index(max(votes))
-
-
-@pytest.mark.parametrize("chunk_size", [1, 3, 50, 100])
-def test_chunks_change_nothing(chunk_size):
-    queries, bank = torch.randn(5, 4), torch.randn(50, 4)
-    expected, index = top_k_neighbors(queries, bank, 7, chunk_size)
-    torch.testing.assert_close(expected, (queries @ bank.T).topk(7).values)
-    torch.testing.assert_close((queries @ bank.T).gather(1, index), expected)
 
 
 def test_tiny_temperature_does_not_overflow():
@@ -58,3 +49,14 @@ def test_grid_equals_single_settings():
         assert torch.equal(predicted, expected)
     with pytest.raises(ValueError, match="k=61"):
         knn_grid(queries, bank, labels, [1, 61], [0.07])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_features_that_are_not_finite(value):
+    good, bad = torch.randn(6, 4), torch.randn(6, 4)
+    bad[1, 2] = bad[4, 0] = value
+    labels = torch.arange(6) % 2
+    with pytest.raises(ValueError, match="2 of 6 features of the bank are not finite"):
+        weighted_knn(good, bad, labels, 3)
+    with pytest.raises(ValueError, match="2 of 6 features of the test images are not"):
+        knn_grid(bad, good, labels, [3], [0.07])

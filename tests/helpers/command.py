@@ -1,8 +1,16 @@
-"""Run the command-line tools as users do."""
+"""Run the command-line tools, as users do or in this process."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import traceback
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+
+import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 from helpers.tiny import REPOSITORY
 
@@ -41,6 +49,54 @@ def run(*command, cwd, fails=False, timeout=600):
 
 
 def tool(name, *args, **kwargs):
-    """Run tools/NAME, a Python or shell script."""
+    """Run tools/NAME, a Python or shell script, in a process of its own."""
     shell = [sys.executable] if name.endswith(".py") else []
     return run(*shell, REPOSITORY / "tools" / name, *args, **kwargs)
+
+
+@cache
+def load_tool(name):
+    """The module tools/NAME, for its functions; ``main(argv)`` runs it here."""
+    path = REPOSITORY / "tools" / name
+    spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(path.parent)  # as Python does for a script
+        spec.loader.exec_module(module)
+    return module
+
+
+def forget_instances():
+    """Forget what MMEngine finds by name, as a new process has none of it."""
+    for kind in (MMLogger, MessageHub, Visualizer):
+        for cls in (kind, *kind.__subclasses__()):
+            cls._instance_dict.clear()
+
+
+def call(name, *args):
+    """Run tools/NAME in this process: no start-up; returns what its main returns."""
+    forget_instances()
+    with pytest.MonkeyPatch.context() as patch:
+        # MMEngine's pretty-printing of a config takes seconds.
+        formatted = "yapf.yapflib.yapf_api.FormatCode"
+        patch.setattr(formatted, lambda text, **_: (text, 0))
+        return load_tool(name).main([str(part) for part in args])
+
+
+@contextmanager
+def tools_in_process():
+    """Let tools/compare.py call the other tools in this process: no start-up."""
+
+    def run_tool(name, options, folder, slot, jobs):
+        log = folder / f"{name}.log"
+        with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+            try:
+                call(f"{name}.py", *options)
+            except BaseException as error:
+                traceback.print_exc()
+                raise subprocess.CalledProcessError(1, name, output=log) from error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_tool("compare.py"), "run_tool", run_tool)
+        yield
+    forget_instances()  # their handlers write to the logs

@@ -38,7 +38,7 @@ def require_downstream() -> None:
 
 
 def lay_out(scenes: Path, root: Path, dataset: str, classes: tuple) -> None:
-    """Write the scenes of tools/prepare_garment_scenes.py as another data set.
+    """Write the scenes of tools/data/prepare_garment_scenes.py as another data set.
 
     Args:
         scenes (Path): They have 10 classes, which take the names of the first.

@@ -1,10 +1,9 @@
 import json
 
 import pytest
-from helpers.command import tool
+from helpers.command import load_tool, tool
 from helpers.downstream import require_downstream
 from helpers.tiny import REPOSITORY
-from prepare_garment_scenes import prepare
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +14,9 @@ def garment_scenes(digits_root, tmp_path_factory):
     """
     require_downstream()
     scenes = tmp_path_factory.mktemp("run") / "data/garment-scenes"
-    prepare(scenes, digits_root, train=16, val=4, unlabeled=16)
+    load_tool("data/prepare_garment_scenes.py").prepare(
+        scenes, digits_root, train=16, val=4, unlabeled=16
+    )
     crowns = scenes.with_name("tree-crowns")
     (crowns / "annotations").mkdir(parents=True)
     for split in ("train", "val"):

@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from coco import CocoFile, box_of, encode_mask
+from helpers.command import load_tool
+
+coco = load_tool("data/coco.py")
 
 
 def decode(rle):
@@ -25,7 +27,7 @@ def decode(rle):
     ],
 )
 def test_encode_mask(mask):
-    rle = encode_mask(mask)
+    rle = coco.encode_mask(mask)
     assert np.array_equal(decode(rle), mask)
     assert sum(rle["counts"]) == mask.size
     assert all(count > 0 for count in rle["counts"][1:])
@@ -35,22 +37,22 @@ def test_encode_mask(mask):
 def test_as_pycocotools_reads_it():
     tools = pytest.importorskip("pycocotools.mask")
     mask = np.random.default_rng(0).random((7, 9)) < 0.5
-    rle = tools.frPyObjects(encode_mask(mask), 7, 9)
+    rle = tools.frPyObjects(coco.encode_mask(mask), 7, 9)
     assert np.array_equal(tools.decode(rle).astype(bool), mask)
-    assert tools.toBbox(rle).tolist() == box_of(mask)
+    assert tools.toBbox(rle).tolist() == coco.box_of(mask)
 
 
 def test_box_of():
     mask = np.zeros((10, 12), bool)
     mask[3, 5] = mask[7, 6] = True
-    assert box_of(mask) == [5, 3, 2, 5]
+    assert coco.box_of(mask) == [5, 3, 2, 5]
 
 
 def test_file(tmp_path):
-    file = CocoFile(["shirt", "shoe"])
+    file = coco.CocoFile(["shirt", "shoe"])
     mask = np.eye(4, dtype=bool)
     file.add_image("a.png", 4, 4)
-    file.add_instance(1, box_of(mask), mask)
+    file.add_instance(1, coco.box_of(mask), mask)
     file.add_image("b.png", 4, 4)
     file.add_instance(0, [0, 1, 2, 3])
     file.write(tmp_path / "new/file.json")

@@ -1,8 +1,10 @@
 import json
 
-import compare
 import cv2
 import pytest
+from helpers.command import call, load_tool, tools_in_process
+
+compare = load_tool("compare.py")
 
 TINY = [
     "train_dataloader.num_workers=0",
@@ -48,7 +50,8 @@ def command(digits_root, work_dir, *options):
 def comparison(digits_root, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp("comparison")
     options = ["--seeds", "3", "--vary", "model.head.num_neighbors", "2"]
-    return work_dir, compare.main(command(digits_root, work_dir, *options))
+    with tools_in_process():
+        return work_dir, call("compare.py", *command(digits_root, work_dir, *options))
 
 
 def test_every_method_and_seed_is_there(comparison):
@@ -64,7 +67,10 @@ def test_every_method_and_seed_is_there(comparison):
         assert list(values) == [3]
         assert all(0 < value <= 100 for value in values.values())
         assert row["knn"]["mean"] == pytest.approx(sum(values.values()) / len(values))
-    assert json.loads((work_dir / "results.json").read_text())["settings"] == {
+    written = json.loads((work_dir / "results.json").read_text())
+    settings = {
+        "configs": [compare.METHODS[-1]],
+        "pretrained": None,
         "epochs": 1,
         "images": 256,
         "holdout": 100,
@@ -73,6 +79,8 @@ def test_every_method_and_seed_is_there(comparison):
         "per_class": 10,
         "draws": 20,
     }
+    assert settings.items() <= written["settings"].items()
+    assert written["settings"]["cfg_options"]["train_dataloader.batch_size"] == 64
     assert "| snclr num_neighbors=2 |" in (work_dir / "table.md").read_text()
     assert cv2.imread(str(work_dir / "comparison.png")).std() > 10
 
@@ -102,7 +110,9 @@ def test_a_comparison_goes_on_and_repeats_nothing(comparison, digits_root, capsy
         if path.name in ("evaluation.json", "trained") or path.suffix == ".pth"
     }
     lost.unlink()
-    assert compare.main(command(digits_root, work_dir, *options)) == report
+    with tools_in_process():
+        again = call("compare.py", *command(digits_root, work_dir, *options))
+    assert again == report
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path for path in before if before[path] != after[path]} == {lost}
     assert capsys.readouterr().out.count("(finished before)") == 3
@@ -111,7 +121,7 @@ def test_a_comparison_goes_on_and_repeats_nothing(comparison, digits_root, capsy
 def test_other_settings_are_not_mixed_in(comparison, digits_root):
     changed = command(digits_root, comparison[0], "--seeds", "3")
     with pytest.raises(SystemExit, match="other settings"):
-        compare.main([*changed, "model.head.temperature=0.3"])
+        call("compare.py", *changed, "model.head.temperature=0.3")
 
 
 def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
@@ -119,7 +129,8 @@ def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
     checkpoint = next(work_dir.glob("snclr/seed3/*.pth"))
     before = checkpoint.stat().st_mtime_ns
     other = ["--seeds=3", "--no-references", "--protocols", "few-shot", "--per-class=2"]
-    changed = compare.main(command(digits_root, work_dir, *other))
+    with tools_in_process():
+        changed = call("compare.py", *command(digits_root, work_dir, *other))
     assert list(changed["arms"]["snclr"]) == ["few-shot-2"]
     assert checkpoint.stat().st_mtime_ns == before
     assert "finished before" not in capsys.readouterr().out
@@ -128,15 +139,29 @@ def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
 def test_a_failed_run_is_reported_and_the_others_are_kept(
     digits_root, tmp_path, capsys
 ):
+    """With the tools in processes of their own, as always but in these tests."""
     options = ["--seeds=0", "--no-references", "--vary", "model.head.temperature", "-1"]
     with pytest.raises(SystemExit, match="1 runs failed"):
-        compare.main(command(digits_root, tmp_path, *options))
+        call("compare.py", *command(digits_root, tmp_path, *options))
     printed = capsys.readouterr().out
     log = tmp_path / "snclr_temperature=-1/seed0/train.log"
     assert f"FAILED, see {log}" in printed
     assert "model.head.temperature" in log.read_text()
     arms = json.loads((tmp_path / "results.json").read_text())["arms"]
     assert arms["snclr"]["knn"]["mean"] > 0 and not arms["snclr temperature=-1"]
+
+
+def test_all_runs_failed(digits_root, tmp_path, monkeypatch):
+    def run_tool(*args):
+        raise compare.subprocess.CalledProcessError(1, "train", output="train.log")
+
+    monkeypatch.setattr(compare, "run_tool", run_tool)
+    with pytest.raises(SystemExit, match="2 runs failed"):
+        call(
+            "compare.py",
+            *command(digits_root, tmp_path, "--no-references", "--seeds", "0", "1"),
+        )
+    assert "| snclr | 0 |" in (tmp_path / "table.md").read_text()
 
 
 def test_the_default_compares_the_papers_four_methods():
@@ -151,6 +176,20 @@ def test_pixels_are_the_same_for_each_seed(digits_root, tmp_path):
     names = ["random", "pixels", "snclr", "random", "snclr"]
     assert [run.arm.name for run in runs] == names
     assert [run.seed for run in runs] == [0, 0, 0, 1, 1]
+
+
+def test_a_gpu_and_a_share_of_the_cores_for_each_job(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(compare.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(compare.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(compare.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(
+        compare.subprocess, "call", lambda _, env, **kw: calls.append(env)
+    )
+    for slot in range(4):
+        compare.run_tool("train", [], tmp_path, slot, jobs=4)
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in calls] == ["0", "1", "0", "1"]
+    assert {env["OMP_NUM_THREADS"] for env in calls} == {"2"}
 
 
 def test_mean_and_spread():
@@ -185,4 +224,4 @@ def test_bad_options(options, message, capsys):
 
 def test_splits_larger_than_the_data(digits_root, tmp_path):
     with pytest.raises(SystemExit, match="exceed the 1437 images"):
-        compare.main([*command(digits_root, tmp_path), "--holdout=1200"])
+        call("compare.py", *command(digits_root, tmp_path), "--holdout=1200")

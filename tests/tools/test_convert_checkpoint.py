@@ -1,9 +1,10 @@
-import convert_checkpoint
 import pytest
 import timm
 import torch
-from helpers.command import tool
+from helpers.command import load_tool, tool
 from mmpretrain.models import VisionTransformer
+
+convert_checkpoint = load_tool("convert_checkpoint.py")
 
 
 def save_model(path):

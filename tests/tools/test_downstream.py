@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
-from helpers.command import tool
+from helpers.command import call, tool
 from helpers.tiny import REPOSITORY
 
 DETECTION = REPOSITORY / "configs/benchmarks/mmdetection"
+CROWNS = DETECTION / "tree-crowns/faster-rcnn_r18-half_fpn_1xb4-400_tree-crowns.py"
 SHORT = [
     "train_cfg.max_iters=2",
     "train_cfg.val_interval=2",
@@ -33,9 +34,12 @@ SHORT = [
     ],
     ids=["detection", "instance segmentation"],
 )
-def test_transfer_to_detection(config, metrics, garment_scenes, scenes_checkpoint):
+def test_transfer_to_detection(
+    config, metrics, garment_scenes, scenes_checkpoint, monkeypatch
+):
+    monkeypatch.chdir(garment_scenes.parents[1])
     work_dir = garment_scenes.parents[1] / config
-    tool(
+    call(
         "train.py",
         DETECTION / config,
         "--pretrained",
@@ -44,10 +48,9 @@ def test_transfer_to_detection(config, metrics, garment_scenes, scenes_checkpoin
         work_dir,
         "--cfg-options",
         *SHORT,
-        cwd=garment_scenes.parents[1],
     )
     out = work_dir / "metrics.json"
-    tool(
+    call(
         "test.py",
         DETECTION / config,
         work_dir / "iter_2.pth",
@@ -57,28 +60,22 @@ def test_transfer_to_detection(config, metrics, garment_scenes, scenes_checkpoin
         out,
         "--cfg-options",
         *SHORT,
-        cwd=garment_scenes.parents[1],
     )
     found = json.loads(out.read_text())
     assert all(0 <= found[metric] <= 1 for metric in metrics)
 
 
-def test_wrong_prefix_stops(garment_scenes, scenes_checkpoint):
-    output = tool(
-        "train.py",
-        DETECTION / "tree-crowns/faster-rcnn_r18-half_fpn_1xb4-400_tree-crowns.py",
-        "--pretrained",
-        scenes_checkpoint,
-        "--cfg-options",
-        "model.backbone.init_cfg.prefix=encoder.",
-        cwd=garment_scenes.parents[1],
-        fails=True,
-    )
-    assert "model.backbone.init_cfg.prefix is wrong" in output
+def test_wrong_prefix_stops(garment_scenes, scenes_checkpoint, monkeypatch):
+    monkeypatch.chdir(garment_scenes.parents[1])
+    options = ["--pretrained", scenes_checkpoint, "--cfg-options"]
+    options.append("model.backbone.init_cfg.prefix=encoder.")
+    with pytest.raises(ValueError, match="model.backbone.init_cfg.prefix is wrong"):
+        call("train.py", CROWNS, *options)
 
 
-def test_bad_annotations_stop(garment_scenes, scenes_checkpoint, tmp_path):
+def test_bad_annotations_stop(garment_scenes, scenes_checkpoint, tmp_path, monkeypatch):
     """Also when testing."""
+    monkeypatch.chdir(tmp_path)
     data = tmp_path / "data/tree-crowns"
     shutil.copytree(garment_scenes.with_name("tree-crowns"), data)
     for split in ("train", "val"):
@@ -86,31 +83,29 @@ def test_bad_annotations_stop(garment_scenes, scenes_checkpoint, tmp_path):
         content = json.loads(path.read_text())
         content["annotations"][2]["bbox"] = [500, 0, 5, 5]
         path.write_text(json.dumps(content))
-    config = DETECTION / "tree-crowns/faster-rcnn_r18-half_fpn_1xb4-400_tree-crowns.py"
-    options = ["--pretrained", scenes_checkpoint]
-    output = tool("train.py", config, *options, cwd=tmp_path, fails=True)
-    assert "1 of" in output and "train.json are outside of their image" in output
-    output = tool("test.py", config, "none.pth", cwd=tmp_path, fails=True)
-    assert "val.json are outside of their image" in output
+    with pytest.raises(ValueError, match="1 of.*train.json are outside of their image"):
+        call("train.py", CROWNS, "--pretrained", scenes_checkpoint)
+    with pytest.raises(ValueError, match="val.json are outside of their image"):
+        call("test.py", CROWNS, "none.pth")
 
 
 SMALL = {
     "detection": (
-        "prepare_tree_crowns.py",
+        "data/prepare_tree_crowns.py",
         "snclr_r18-half_1xb128-1500i_tree-crowns",
         "iter_1500.pth",
-        DETECTION / "tree-crowns/faster-rcnn_r18-half_fpn_1xb4-400_tree-crowns.py",
+        CROWNS,
         "box AP",
     ),
     "instance segmentation": (
-        "prepare_garment_scenes.py",
+        "data/prepare_garment_scenes.py",
         "snclr_r18-half_1xb128-25e_garment-scenes",
         "epoch_25.pth",
         DETECTION / "garment-scenes/mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py",
         "mask AP",
     ),
     "semantic segmentation": (
-        "prepare_garment_scenes.py",
+        "data/prepare_garment_scenes.py",
         "snclr_r18-half_1xb128-25e_garment-scenes",
         "epoch_25.pth",
         REPOSITORY / "configs/benchmarks/mmsegmentation/garment-scenes/"
@@ -130,13 +125,13 @@ def test_small_transfer(task, tmp_path, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     prepare_data, pretraining, checkpoint, config, metric = SMALL[task]
     if task != "detection":
-        tool("prepare_fashion_mnist.py", "data/fashion-mnist", cwd=tmp_path)
+        tool("data/prepare_fashion_mnist.py", "data/fashion-mnist", cwd=tmp_path)
     tool(prepare_data, cwd=tmp_path)
     pretraining_config = REPOSITORY / f"configs/small_images/{pretraining}.py"
     tool("train.py", pretraining_config, cwd=tmp_path, timeout=3600)
     tool(
-        "compare_transfer.py",
-        config,
+        "compare.py",
+        *(config, "--pretrained"),
         f"work_dirs/{pretraining}/{checkpoint}",
         *("--seeds", 0, "--jobs", 2, "--work-dir", "out"),
         cwd=tmp_path,

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from draw_predictions import parse_args, repeat, tile
-from helpers.command import tool
+from helpers.command import call, load_tool, tool
 from helpers.tiny import REPOSITORY
 
+TOOL = "visualization/draw_predictions.py"
+draw_predictions = load_tool(TOOL)
 CONFIGS = {
     "masks": "mmdetection/garment-scenes/"
     "mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py",
@@ -17,7 +18,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_pictures(kind, garment_scenes, tmp_path):
+def test_pictures(kind, garment_scenes, tmp_path, monkeypatch):
     """Of a network that knows nothing: its boxes of score 0, or some label each."""
     from mmengine.config import Config
     from mmengine.registry import MODELS
@@ -28,16 +29,13 @@ def test_pictures(kind, garment_scenes, tmp_path):
     model = MODELS.build(cfg.model)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
     options = ["--images", 3, "--columns", 2, "--enlarge", 2, "--work-dir", tmp_path]
-    folder = garment_scenes.parents[1]
     out = tmp_path / "a.png"
-    tool(
-        "draw_predictions.py",
-        config,
-        tmp_path / "a.pth",
-        out,
-        *options,
-        cwd=folder,
-    )
+    command = [TOOL, config, tmp_path / "a.pth", out, *options]
+    if kind == "masks":
+        tool(*command, cwd=garment_scenes.parents[1])
+    else:
+        monkeypatch.chdir(garment_scenes.parents[1])
+        call(*command)
     sheet = cv2.imread(str(out))
     assert sheet.shape == (2 * 256 + 6, 4 * 256 + 6, 3)
     first = cv2.imread(str(garment_scenes / "val/00000.png"))
@@ -57,30 +55,30 @@ def test_pictures(kind, garment_scenes, tmp_path):
         assert same[~away].mean() < 0.5
 
 
-def test_another_checkpoint(garment_scenes, scenes_checkpoint, tmp_path):
+def test_another_checkpoint(garment_scenes, scenes_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(garment_scenes.parents[1])
     config = REPOSITORY / "configs/benchmarks" / CONFIGS["labels"]
-    output = tool(
-        "draw_predictions.py",
-        *(config, scenes_checkpoint, tmp_path / "a.png", "--work-dir", tmp_path),
-        cwd=garment_scenes.parents[1],
-        fails=True,
-    )
-    assert f"{scenes_checkpoint} is not a checkpoint of" in output
+    command = [TOOL, config, scenes_checkpoint, "a.png", "--work-dir", tmp_path]
+    with pytest.raises(SystemExit, match=f"{scenes_checkpoint} is not a checkpoint of"):
+        call(*command)
 
 
 def test_tile():
     pictures = [np.full((2, 3, 3), i, np.uint8) for i in range(3)]
-    sheet = tile(pictures, 2)
+    sheet = draw_predictions.tile(pictures, 2)
     assert sheet.shape == (10, 12, 3)
     assert (sheet[:2, :3] == 0).all() and (sheet[:2, 9:] == 1).all()
     assert (sheet[8:, :3] == 2).all() and (sheet[8:, 9:] == 255).all()
 
 
 def test_repeat():
-    assert repeat(torch.tensor([[1, 2]]), 2).tolist() == [[1, 1, 2, 2]] * 2
+    assert (
+        draw_predictions.repeat(torch.tensor([[1, 2]]), 2).tolist()
+        == [[1, 1, 2, 2]] * 2
+    )
 
 
 def test_bad_arguments(capsys):
     with pytest.raises(SystemExit):
-        parse_args(["a.py", "a.pth", "a.png", "--images", "0"])
+        draw_predictions.parse_args(["a.py", "a.pth", "a.png", "--images", "0"])
     assert "--images 0: must be at least 1" in capsys.readouterr().err

@@ -1,23 +1,21 @@
 import hashlib
-import sys
 from collections import Counter
 
-import make_semi_supervised_splits as splits
 import pytest
+from helpers.command import load_tool
 from helpers.tiny import CONFIG
 from mmpretrain.registry import DATASETS
 
+splits = load_tool("data/make_semi_supervised_splits.py")
+
 
 @pytest.fixture
-def run(monkeypatch):
+def run(capsys):
     """Run the tool; returns what it prints."""
 
     def run(*args):
-        lines = []
-        monkeypatch.setattr(sys, "argv", ["make", *map(str, args)])
-        monkeypatch.setattr(splits, "print", lines.append, raising=False)
-        splits.main()
-        return "\n".join(lines)
+        splits.main([str(part) for part in args])
+        return capsys.readouterr().out
 
     return run
 

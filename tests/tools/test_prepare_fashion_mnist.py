@@ -1,8 +1,10 @@
 import gzip
 import hashlib
 
-import prepare_fashion_mnist
 import pytest
+from helpers.command import load_tool
+
+prepare_fashion_mnist = load_tool("data/prepare_fashion_mnist.py")
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@ import json
 
 import cv2
 import numpy as np
-import prepare_garment_scenes
 import pytest
-from helpers.command import tool
-from prepare_garment_scenes import CLASSES, enlarge, prepare
+from helpers.command import load_tool, tool
+
+prepare_garment_scenes = load_tool("data/prepare_garment_scenes.py")
+prepare = prepare_garment_scenes.prepare
 
 
 def digest(root):
@@ -33,7 +34,9 @@ def test_annotations_agree_with_the_pictures(scenes):
     """Instances do not overlap, are of the semantic map's class, and fill their box."""
     for split, number in (("train", 12), ("val", 4)):
         data = json.loads((scenes / f"annotations/{split}.json").read_text())
-        assert [c["name"] for c in data["categories"]] == list(CLASSES)
+        assert [c["name"] for c in data["categories"]] == list(
+            prepare_garment_scenes.CLASSES
+        )
         assert len(data["images"]) == number
         for image in data["images"]:
             picture = cv2.imread(str(scenes / split / image["file_name"]))
@@ -98,19 +101,19 @@ def test_silhouette():
     garment[10:14, 10:14] = 0  # hole
     garment[25, 25] = 200  # speck
     garment[0:3] = 10  # noise
-    image, mask = enlarge(garment[..., None], 56)
+    image, mask = prepare_garment_scenes.enlarge(garment[..., None], 56)
     expected = np.zeros((56, 56), bool)
     expected[10:40, 10:40] = True
     assert np.array_equal(mask, expected)
     assert image.shape == (56, 56) and image[24, 24] == 0 and image[12, 12] == 200
-    _, mask = enlarge(np.zeros((28, 28), np.uint8), 30)
+    _, mask = prepare_garment_scenes.enlarge(np.zeros((28, 28), np.uint8), 30)
     assert not mask.any()
 
 
 def test_command(digits_root, tmp_path):
     options = ["--garments", digits_root, "--train", 2, "--val", 1]
     options += ["--unlabeled", 2]
-    text = tool("prepare_garment_scenes.py", "out", *options, cwd=tmp_path)
+    text = tool("data/prepare_garment_scenes.py", "out", *options, cwd=tmp_path)
     assert "train: 2 images" in text and "val: 1 images" in text
     with pytest.raises(SystemExit, match=r"prepare_fashion_mnist\.py"):
         prepare_garment_scenes.main([str(tmp_path / "new"), "--garments", "none"])

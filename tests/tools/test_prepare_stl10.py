@@ -1,17 +1,20 @@
+import hashlib
+
 import mmcv
 import numpy as np
-import prepare_stl10
 import pytest
+from helpers.command import load_tool
 from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+prepare_stl10 = load_tool("data/prepare_stl10.py")
 CONFIG = REPOSITORY / "configs/small_images/snclr_r18_1xb256-200e_small-images.py"
 
 
 @pytest.fixture
-def binary(photos, tmp_path):
-    """Tiles of two photographs in STL-10's own format."""
+def binary(photos, tmp_path, monkeypatch):
+    """Tiles of two photographs in STL-10's own format, taken for the published."""
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     (folder / "class_names.txt").write_text("china\nflower\n")
@@ -21,6 +24,10 @@ def binary(photos, tmp_path):
         np.stack(tiles).transpose(0, 3, 2, 1).tofile(folder / f"{split}_X.bin")
         np.array([1, 2] * 3, np.uint8).tofile(folder / f"{split}_y.bin")
     (folder / "unlabeled_y.bin").unlink()
+    for part in ("train_list", "test_list"):
+        files = [folder / name for name, _ in getattr(prepare_stl10.STL10, part)]
+        md5 = [[f.name, hashlib.md5(f.read_bytes()).hexdigest()] for f in files]
+        monkeypatch.setattr(prepare_stl10.STL10, part, md5)
     return folder, tiles
 
 
@@ -28,8 +35,7 @@ def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
     folder, tiles = binary
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATASET", "stl10")
-    monkeypatch.setattr("sys.argv", ["prepare_stl10.py", str(folder)])
-    prepare_stl10.main()
+    prepare_stl10.main([str(folder)])
     assert "STL-10 is in data/stl10" in capsys.readouterr().out
     cfg = Config.fromfile(CONFIG)
     train = DATASETS.build(cfg.train_dataloader.dataset)
@@ -45,15 +51,12 @@ def test_the_config_reads_the_folders(binary, tmp_path, monkeypatch, capsys):
         assert (first[..., ::-1] == tiles[1]).all()
 
 
-def test_bad_files(binary, tmp_path):
+@pytest.mark.parametrize("name", ["test_y.bin", "train_X.bin", "unlabeled_X.bin"])
+def test_bad_files(name, binary, tmp_path):
     folder, _ = binary
-    (folder / "test_y.bin").write_bytes(b"\x01\x03")
-    with pytest.raises(ValueError, match=r"test_y\.bin must hold 6 labels from 1 to 2"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
-    (folder / "train_X.bin").write_bytes(b"cut")
-    with pytest.raises(ValueError, match=r"train_X\.bin has 3 bytes"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
-    (folder / "unlabeled_X.bin").unlink()
-    with pytest.raises(FileNotFoundError, match=r"unlabeled_X\.bin .* unpack"):
-        prepare_stl10.prepare(folder, tmp_path / "out")
+    with pytest.raises(SystemExit, match="none must be the folder stl10_binary"):
+        prepare_stl10.main([str(tmp_path / "other/none"), str(tmp_path / "out")])
+    (folder / name).write_bytes(b"\x01\x03")
+    with pytest.raises(SystemExit, match="MD5 is checked.*unpack"):
+        prepare_stl10.main([str(folder), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()  # refused before anything is written

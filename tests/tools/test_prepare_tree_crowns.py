@@ -5,10 +5,10 @@ import zipfile
 
 import cv2
 import numpy as np
-import prepare_tree_crowns
 import pytest
-from prepare_tree_crowns import boxes_in, corners, prepare
+from helpers.command import load_tool
 
+prepare_tree_crowns = load_tool("data/prepare_tree_crowns.py")
 BOXES = np.array([[10, 20, 50, 60], [190, 190, 230, 230], [650, 390, 700, 420.0]])
 
 
@@ -38,7 +38,7 @@ def test_tiles(wheel, tmp_path):
     """Pixels and boxes are the photograph's, and no column is in both splits."""
     path, photo = wheel
     root = tmp_path / "crowns"
-    prepare(root, path)
+    prepare_tree_crowns.prepare(root, path)
     columns = {}
     for split in ("train", "val"):
         data = json.loads((root / f"annotations/{split}.json").read_text())
@@ -65,6 +65,7 @@ def test_tiles(wheel, tmp_path):
 
 
 def test_boxes_in_a_tile():
+    boxes_in = prepare_tree_crowns.boxes_in
     boxes = np.array([[10, 20, 50, 60], [190, 0, 230, 40], [180, 190, 210, 205.0]])
     # Whole; a quarter inside; two thirds by two thirds.
     assert boxes_in(boxes[:2], 0, 0).tolist() == [[10, 20, 40, 40]]
@@ -73,10 +74,10 @@ def test_boxes_in_a_tile():
 
 
 def test_corners_cover_the_region():
-    found = list(corners(100, 650, 450, 200))
+    found = list(prepare_tree_crowns.corners(100, 650, 450, 200))
     assert {x for x, _ in found} == {100, 300, 450}
     assert {y for _, y in found} == {0, 200, 250}
-    assert list(corners(0, 150, 450, 200)) == []
+    assert list(prepare_tree_crowns.corners(0, 150, 450, 200)) == []
 
 
 def test_other_wheels_are_refused(wheel, tmp_path, monkeypatch):

@@ -1,12 +1,14 @@
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.runner import TestLoop, ValLoop, autocast
 from mmpretrain.registry import LOOPS
 from torch import Tensor
 
-from snclr_mm.evaluation.features import batch_features, gt_labels
-from snclr_mm.evaluation.weighted_knn import check_knn, top_k_neighbors, vote
+from snclr_mm.evaluation.features import batch_features, check_finite, gt_labels
+from snclr_mm.evaluation.weighted_knn import check_knn, vote
+from snclr_mm.models.ops import top_k
 
 
 class _KNNLoop:
@@ -68,13 +70,15 @@ class _KNNLoop:
         self.runner.logger.info(
             f"kNN: extracting {len(self.bank_dataloader.dataset)} bank features."
         )
+        name = f"{self.stage}_cfg.bank_dataloader.dataset"
         features, labels = [], []
         for batch in self.bank_dataloader:
             with autocast(enabled=self.fp16):
                 batch_out, data_samples = batch_features(self.runner.model, batch)
             features.append(F.normalize(batch_out, dim=1))
-            labels.append(gt_labels(data_samples, "bank_dataloader.dataset"))
+            labels.append(gt_labels(data_samples, name))
         self._bank = torch.cat(features)
+        check_finite(self._bank, name, across_ranks=True)
         self._labels = torch.cat(labels).to(self._bank.device)
         most = self._labels.max()
         all_reduce(most, "max")
@@ -84,8 +88,10 @@ class _KNNLoop:
         """Set ``pred_score`` and ``pred_label`` of each DataSample in a batch."""
         with autocast(enabled=self.fp16):
             features, data_samples = batch_features(self.runner.model, batch)
-        gt_labels(data_samples, "val_dataloader.dataset")
+        name = f"{self.stage}_dataloader.dataset"
+        gt_labels(data_samples, name)
         queries = F.normalize(features, dim=1)
+        check_finite(queries, f"a batch of {name}", across_ranks=True)
         scores = vote(*self._neighbors(queries), self._num_classes, self.temperature)
         for sample, score in zip(data_samples, scores, strict=True):
             sample.set_pred_score(score).set_pred_label(score.argmax(keepdim=True))
@@ -93,21 +99,37 @@ class _KNNLoop:
 
     def _neighbors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Similarity and label, [n, k], of the neighbors over all ranks' banks."""
+        world_size = get_world_size()
+        if world_size > 1:
+            own = queries
+            queries = own.new_empty(world_size * len(own), own.shape[1])
+            dist.all_gather_into_tensor(queries, own)
         # Each rank searches its own bank for everyone's queries.
-        similarity, index = top_k_neighbors(
-            torch.cat(all_gather(queries)), self._bank, self.k
-        )
-        # A bank share below k is filled with neighbors that have no weight.
-        missing = self.k - similarity.shape[1]
-        similarity = F.pad(similarity, (0, missing), value=-torch.inf)
-        labels = F.pad(self._labels[index], (0, missing))
-        if get_world_size() > 1:
-            own = slice(get_rank() * len(queries), (get_rank() + 1) * len(queries))
-            similarity = torch.cat([s[own] for s in all_gather(similarity)], dim=1)
-            labels = torch.cat([part[own] for part in all_gather(labels)], dim=1)
+        k = min(self.k, len(self._bank))
+        similarity, index = top_k(queries, self._bank, k, look=self._bank.dtype)
+        labels = self._labels[index]
+        if world_size > 1:
+            # A bank share below k is filled with neighbors that have no weight.
+            missing = self.k - k
+            similarity = _return(F.pad(similarity, (0, missing), value=-torch.inf))
+            labels = _return(F.pad(labels, (0, missing)))
             similarity, best = similarity.topk(self.k, dim=1)
             labels = labels.gather(1, best)
         return similarity, labels
+
+
+def _return(found: Tensor) -> Tensor:
+    """Give each rank what was found for its queries.
+
+    Args:
+        found (Tensor): For the queries of all W ranks, [W n, k].
+
+    Returns:
+        Tensor: What all ranks found for this rank's queries, [n, W k].
+    """
+    received = torch.empty_like(found)
+    dist.all_to_all_single(received, found.contiguous())
+    return received.unflatten(0, (get_world_size(), -1)).transpose(0, 1).flatten(1)
 
 
 @LOOPS.register_module()
@@ -115,8 +137,9 @@ class KNNValLoop(_KNNLoop, ValLoop):
     """Validation by weighted kNN on backbone features, for any SSL algorithm.
 
     Labels come from a bank of training images, see :func:`weighted_knn`. The bank stays
-    spread over the ranks and queries travel, so no rank holds it whole and no
-    N_test x N_train matrix exists. Metrics are MMPretrain's own, on ``pred_score``.
+    spread over the ranks: a batch's queries go to all of them, and each rank gets its
+    own queries' candidates back, so no rank holds the bank whole and no N_test x
+    N_train matrix exists. Metrics are MMPretrain's own, on ``pred_score``.
 
     Args:
         runner (Runner): The runner.
@@ -131,7 +154,8 @@ class KNNValLoop(_KNNLoop, ValLoop):
         fp16 (bool): Extract features in half precision. Defaults to False.
 
     Raises:
-        ValueError: If k or T is out of range, or an image has no label.
+        ValueError: If k or T is out of range, an image has no label, or a feature is
+            not finite (on all ranks together).
     """
 
     stage = "val"

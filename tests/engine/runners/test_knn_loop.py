@@ -2,13 +2,22 @@ import os
 
 import pytest
 import torch
+import torch.distributed as dist
 from helpers.ranks import run_on_ranks
 from helpers.tiny import CONFIG, build_runner, tiny_config
 from mmengine.config import Config
 
+from snclr_mm.engine.runners import knn_loop
 from snclr_mm.evaluation import extract_features, weighted_knn
 
 IMAGES = 101  # not a multiple of any number of ranks
+KS = (20, 100)  # with 3 ranks a share of the bank has 68 rows, fewer than 100
+
+
+@pytest.fixture(autouse=True)
+def no_pretty_text(monkeypatch):
+    """To format a config for the log takes longer than to evaluate."""
+    monkeypatch.setattr(Config, "pretty_text", "")
 
 
 def knn_config(data_root, work_dir, **overrides):
@@ -36,6 +45,7 @@ def test_in_log_and_scalars_while_training(digits_root, tmp_path):
     runner.train()
     metric = runner.message_hub.get_scalar("val/knn/top1").current()
     loop = runner.val_loop
+    assert loop._bank is None  # freed
     bank, labels = extract_features(runner.model, loop.bank_dataloader)
     queries, truth = extract_features(runner.model, loop.dataloader)
     expected = (weighted_knn(queries, bank, labels) == truth).float().mean().item()
@@ -60,32 +70,71 @@ def test_queries_and_bank_are_different_images(digits_root, tmp_path):
     assert not queries & bank
 
 
-def evaluate_rank(rank, data_root, work_dir, world_size, k):
+def rank_runner(rank, world_size, data_root, work_dir, **overrides):
+    """A Runner of this rank, with the same weights on each."""
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
-    torch.manual_seed(0)
-    cfg = knn_config(
-        data_root,
-        work_dir,
-        val_cfg__k=k,
-        launcher="pytorch" if world_size > 1 else "none",
-    )
+    launcher = "pytorch" if world_size > 1 else "none"
+    cfg = knn_config(data_root, work_dir, launcher=launcher, **overrides)
     runner = build_runner(cfg)
     torch.manual_seed(0)
-    model = getattr(runner.model, "module", runner.model)
-    model.init_weights()
-    return runner.val()["knn/top1"], len(runner.val_loop.bank_dataloader.sampler)
+    getattr(runner.model, "module", runner.model).init_weights()
+    return runner
 
 
-@pytest.mark.parametrize("k", [20, 100])
-def test_does_not_depend_on_the_number_of_ranks(digits_root, tmp_path, k):
-    # With 3 ranks a share of the bank has 68 rows, fewer than 100.
-    ((expected, _),) = run_on_ranks(1, evaluate_rank, digits_root, tmp_path, 1, k)
+def evaluate_rank(rank, data_root, work_dir, world_size):
+    """Accuracy and this rank's scores for each k; images in this rank's bank."""
+    runner = rank_runner(rank, world_size, data_root, work_dir)
+    loop = runner.val_loop
+    received = spy_on_received_tensors()
+    process, scores, results = loop.evaluator.process, [], []
+
+    def keep_scores(data_samples, data_batch):
+        scores.extend(sample.pred_score for sample in data_samples)
+        process(data_samples=data_samples, data_batch=data_batch)
+
+    loop.evaluator.process = keep_scores
+    for loop.k in KS:
+        scores.clear()
+        received.clear()
+        accuracy = runner.val()["knn/top1"]
+        results.append((accuracy, torch.stack(scores)))
+        # Everybody's queries (8 channels), and the candidates of this rank's alone.
+        most = 16 * world_size * max(8, loop.k)
+        assert max(received, default=0) <= most
+    return results, len(loop.bank_dataloader.sampler)
+
+
+def spy_on_received_tensors():
+    """Numbers that this process receives in each exchange, from now on."""
+    received = []
+
+    def spy(exchange):
+        def call(output, *args, **kwargs):
+            tensors = output if isinstance(output, list) else [output]
+            received.append(sum(tensor.numel() for tensor in tensors))
+            return exchange(output, *args, **kwargs)
+
+        return call
+
+    for name in ("all_gather", "all_gather_into_tensor", "all_to_all_single"):
+        setattr(dist, name, spy(getattr(dist, name)))
+    return received
+
+
+def test_does_not_depend_on_the_number_of_ranks(digits_root, tmp_path):
+    ((expected, _),) = run_on_ranks(1, evaluate_rank, digits_root, tmp_path, 1)
     for world_size in (2, 3):
         results = run_on_ranks(
-            world_size, evaluate_rank, digits_root, tmp_path, world_size, k
+            world_size, evaluate_rank, digits_root, tmp_path, world_size
         )
-        assert {accuracy for accuracy, _ in results} == {expected}
         assert sum(share for _, share in results) == 203  # nobody counts twice
+        for rank, (by_k, _) in enumerate(results):
+            for (accuracy, scores), (one, all_scores) in zip(
+                by_k, expected, strict=True
+            ):
+                assert accuracy == one
+                images = (rank + world_size * torch.arange(len(scores))) % IMAGES
+                torch.testing.assert_close(scores, all_scores[images])
 
 
 def test_bad_settings(digits_root, tmp_path):
@@ -95,26 +144,34 @@ def test_bad_settings(digits_root, tmp_path):
         build_runner(knn_config(digits_root, tmp_path, val_cfg__k=204)).val()
 
 
-def test_the_bank_is_freed(digits_root, tmp_path):
-    runner = build_runner(knn_config(digits_root, tmp_path))
-    runner.val()
-    assert runner.val_loop._bank is None
+def refused_ranks(rank, data_root, work_dir):
+    def runner(**overrides):
+        return rank_runner(rank, 2, data_root, work_dir, **overrides)
 
-
-def unequal_batches_rank(rank, data_root, work_dir):
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
-    cfg = knn_config(data_root, work_dir, launcher="pytorch")
-    cfg.val_dataloader.sampler.round_up = False
     with pytest.raises(ValueError, match=r"val_dataloader\.sampler\.round_up=False"):
-        build_runner(cfg).val()
-    cfg = knn_config(data_root, work_dir, launcher="pytorch", val_cfg__k=1)
-    cfg.val_cfg.bank_dataloader.dataset.indices = 1
+        runner(val_dataloader__sampler__round_up=False).val()
     with pytest.raises(ValueError, match=r"1 images .* spread over 2 ranks"):
-        build_runner(cfg).val()
+        runner(val_cfg__k=1, val_cfg__bank_dataloader__dataset__indices=1).val()
+    # The last rank has a feature that is not finite in each batch of this size.
+    finite, good = knn_loop.batch_features, runner()
+    for size, message in (
+        (32, r"3 of 203 features of val_cfg\.bank_dataloader\.dataset are not finite"),
+        (16, r"1 of 32 features of a batch of val_dataloader\.dataset are not finite"),
+    ):
+
+        def spoil(*args, size=size):
+            features, data_samples = finite(*args)
+            if rank == 1 and len(features) == size:
+                features[0, 0] = torch.nan
+            return features, data_samples
+
+        knn_loop.batch_features = spoil
+        with pytest.raises(ValueError, match=message):
+            good.val()
 
 
 def test_ranks_that_would_wait_for_each_other(digits_root, tmp_path):
-    run_on_ranks(2, unequal_batches_rank, digits_root, tmp_path)
+    run_on_ranks(2, refused_ranks, digits_root, tmp_path)
 
 
 def test_unlabeled_validation_data(digits_root, image_folder, tmp_path):

@@ -7,7 +7,8 @@ from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
-from snclr_mm.evaluation.weighted_knn import top_k_neighbors, vote
+from snclr_mm.evaluation.weighted_knn import vote
+from snclr_mm.models.ops import top_k
 
 from .diagnostic_hook import DiagnosticHook, FirstViewFeatures, batch_labels
 
@@ -81,7 +82,7 @@ class OnlineKNNHook(DiagnosticHook):
         return scalars
 
     def _classify(self, queries: Tensor, labels: Tensor) -> dict[str, float]:
-        similarity, index = top_k_neighbors(queries, self._bank, self.k)
+        similarity, index = top_k(queries, self._bank, self.k)
         scores = vote(
             similarity,
             self._bank_labels[index],

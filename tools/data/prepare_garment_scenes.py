@@ -11,19 +11,17 @@ catalog. The same seed gives the same files.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
-import snclr_mm  # noqa: F401, I001  (first: it makes mmpretrain importable)
+# isort: split
 import cv2
 import mmcv
 import numpy as np
+from coco import CocoFile, box_of, check_empty
 from mmpretrain.datasets import FashionMNIST
 from sklearn.datasets import load_sample_images
-
-from coco import CocoFile, box_of, check_empty
 
 CLASSES = tuple(FashionMNIST.METAINFO["classes"])
 SIDE = 128
@@ -42,22 +40,12 @@ def prepare(
     unlabeled: int = 10000,
     seed: int = 0,
 ) -> dict[str, CocoFile]:
-    """Write the scenes.
+    """Write the scenes into an empty folder; returns the annotations by split.
 
     Args:
-        root (Path): Folder, made if it does not exist.
         garments (Path): Fashion-MNIST's folder.
-        train (int): Number of training scenes. Defaults to 500.
-        val (int): Number of validation scenes. Defaults to 200.
-        unlabeled (int): Number of pictures of one garment. Defaults to 10000.
-        seed (int): Of everything that is drawn. Defaults to 0.
-
-    Returns:
-        dict[str, CocoFile]: Annotations by split.
-
-    Raises:
-        FileNotFoundError: If Fashion-MNIST is not there, saying how to get it.
-        ValueError: If a number is too small, or ``root`` is not empty.
+        train, val, unlabeled (int): Numbers of scenes and of pictures of one garment.
+        seed (int): Of everything that is drawn.
     """
     if min(train, val) < 1 or unlabeled < 0:
         raise ValueError(
@@ -68,7 +56,7 @@ def prepare(
     if not (garments / "train-images-idx3-ubyte").exists():
         raise FileNotFoundError(
             f"There is no Fashion-MNIST in {garments}: run python "
-            f"tools/prepare_fashion_mnist.py {garments}"
+            f"{Path(__file__).with_name('prepare_fashion_mnist.py')} {garments}"
         )
     files = {}
     material = {split: _material(garments, split) for split in ("train", "val")}
@@ -103,15 +91,7 @@ def compose(
     garments: tuple[int, int] = GARMENTS,
     garment_side: tuple[int, int] = GARMENT_SIDE,
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, np.ndarray]]]:
-    """One scene.
-
-    Args:
-        data (FashionMNIST): The garments to draw from.
-        photos (list[np.ndarray]): Backgrounds to cut from, RGB, not smaller.
-        rng (np.random.Generator): Drawn from.
-        side (int): Of the scene, pixels. Defaults to 128.
-        garments (tuple[int, int]): At least and at most so many. Defaults to (3, 6).
-        garment_side (tuple[int, int]): Pixels. Defaults to (28, 64).
+    """One scene of garments from ``data`` on a part of one of ``photos`` (RGB).
 
     Returns:
         tuple: The scene [side, side, 3] uint8 RGB; the semantic map [side, side]
@@ -155,11 +135,7 @@ def compose(
 
 
 def enlarge(garment: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resize a garment of Fashion-MNIST, and find its silhouette.
-
-    Args:
-        garment (np.ndarray): [28, 28] or [28, 28, 1], uint8, on black.
-        side (int): Pixels.
+    """Resize a garment (28 x 28, uint8, on black), and find its silhouette.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Brightness [side, side], float in 0 to 255, and
@@ -185,12 +161,8 @@ def _material(folder: Path, split: str) -> tuple[FashionMNIST, list[np.ndarray]]
     test = split == "val"
     part = "test" if test else "train"
     garments = FashionMNIST(str(folder), split=part, test_mode=test)
-    return garments, [_half(photo, split) for photo in load_sample_images().images]
-
-
-def _half(photo: np.ndarray, split: str) -> np.ndarray:
-    middle = photo.shape[1] // 2
-    return photo[:, :middle] if split == "train" else photo[:, middle:]
+    photos = load_sample_images().images
+    return garments, [np.array_split(photo, 2, axis=1)[test] for photo in photos]
 
 
 def _write(picture: np.ndarray, path: Path) -> None:
@@ -201,19 +173,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path
-    )
-    parser.add_argument("--garments", default="data/fashion-mnist", type=Path)
-    parser.add_argument("--train", type=int, default=500)
-    parser.add_argument("--val", type=int, default=200)
-    parser.add_argument("--unlabeled", type=int, default=10000)
-    parser.add_argument("--seed", type=int, default=0)
+    add = parser.add_argument
+    add("root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path)
+    add("--garments", default="data/fashion-mnist", type=Path)
+    add("--train", type=int, default=500)
+    add("--val", type=int, default=200)
+    add("--unlabeled", type=int, default=10000)
+    add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
-        files = prepare(
-            args.root, args.garments, args.train, args.val, args.unlabeled, args.seed
-        )
+        files = prepare(**vars(args))
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"Error: {error}") from None
     for split, file in files.items():

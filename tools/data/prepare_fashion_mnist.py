@@ -16,8 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 PACKAGE = "dataset-fashion-mnist"
 FOLDER = Path("usr/share/datasets/fashion-mnist")
 # SHA-256 of the unpacked files, as published.
@@ -44,18 +42,10 @@ Any one of these gets it:
 
 
 def prepare(root: Path, system: Path = Path("/")) -> str:
-    """Make sure that ``root`` holds the four unpacked files, intact.
+    """Make sure that ``root`` holds the four files, intact; returns their origin.
 
-    Args:
-        root (Path): Folder, made if it does not exist.
-        system (Path): Where the Debian package is looked for. Defaults to ``/``.
-
-    Returns:
-        str: Where they came from.
-
-    Raises:
-        FileNotFoundError: If there is no way to get them, naming all ways.
-        ValueError: If a file is not the published one.
+    The Debian package is looked for below ``system``. Raises FileNotFoundError, which
+    names all ways, if there is none, and ValueError if a file is not the published one.
     """
     root.mkdir(parents=True, exist_ok=True)
     origin = (
@@ -109,7 +99,9 @@ def _fetch_with_apt(root: Path) -> bool:
 
 
 def _download(root: Path) -> str:
-    import snclr_mm  # noqa: F401, I001  (makes mmpretrain importable without CUDA)
+    import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+    # isort: split
     from mmpretrain.datasets import FashionMNIST
 
     socket.setdefaulttimeout(60)
