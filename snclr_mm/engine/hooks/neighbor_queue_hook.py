@@ -94,7 +94,9 @@ class NeighborQueueHook(Hook):
             runner.logger.warning(
                 "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."
             )
+        device = next(model.parameters()).device
         for name, queue in self._queues.items():
+            queue.to(device)  # FSDP moves parameters and buffers alone
             if self._min_rows(queue) > queue.length:
                 raise ValueError(
                     f"NeighborQueueHook.min_fill={self.min_fill} rows can never be "

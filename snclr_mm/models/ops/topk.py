@@ -38,23 +38,21 @@ def top_k(
     exact = look == rows.dtype
     keep = k if exact else min(2 * k + 32, len(rows))
     size = (CPU_CHUNK if on_cpu else GPU_CHUNK) // max(1, len(queries))
-    products, index = [], []
-    for start, chunk in _chunks(rows, max(size, 2 * BLOCK * keep)):
-        found = _top_k_by_blocks(queries.to(look) @ chunk.to(look).T, keep)
-        products.append(found[0])
-        index.append(found[1] + start)
-    best, place = torch.cat(products, dim=1).topk(keep, dim=1)
-    index = torch.cat(index, dim=1).gather(1, place)
-    if not exact:
-        products = torch.einsum("md,mkd->mk", queries, rows[index])
-        best, place = products.topk(k, dim=1)
-        index = index.gather(1, place)
-    return best, index
-
-
-def _chunks(rows: Tensor, size: int):
+    queries_look, size = queries.to(look), max(size, 2 * BLOCK * keep)
     for start in range(0, len(rows), size):
-        yield start, rows[start : start + size]
+        chunk = rows[start : start + size].to(look)
+        found, row = _top_k_by_blocks(queries_look @ chunk.T, keep)
+        if start == 0:
+            best, index = found, row
+        else:
+            best = torch.cat([best, found], dim=1)
+            index = torch.cat([index, row + start], dim=1)
+            best, place = best.topk(keep, dim=1, sorted=False)
+            index = index.gather(1, place)
+    if not exact:
+        best = torch.einsum("md,mkd->mk", queries, rows[index])
+    best, place = best.topk(k, dim=1)
+    return best, index.gather(1, place)
 
 
 def _top_k_by_blocks(products: Tensor, k: int) -> tuple[Tensor, Tensor]:
