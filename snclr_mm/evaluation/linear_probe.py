@@ -40,7 +40,6 @@ def fit_logistic_regressions(
     features: Tensor,
     labels: Tensor,
     num_classes: int,
-    max_iter: int = 100,
     chunk_size: int = 2**22,
 ) -> LogisticRegressions:
     """Fit logistic regressions of all :data:`STRENGTHS` at once.
@@ -57,7 +56,6 @@ def fit_logistic_regressions(
         features (Tensor): [n, C], float32.
         labels (Tensor): [n], int64, 0 to ``num_classes`` - 1.
         num_classes (int): Number of classes, K.
-        max_iter (int): Of L-BFGS. Defaults to 100.
         chunk_size (int): Logits held at a time.
     """
     mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -80,7 +78,7 @@ def fit_logistic_regressions(
     v, bias = x.new_zeros(axes.shape[1], *shape), x.new_zeros(shape)
     optimizer = torch.optim.LBFGS(
         [v, bias],
-        max_iter=max_iter,
+        max_iter=100,
         tolerance_change=1e-6,
         line_search_fn="strong_wolfe",
     )
@@ -143,9 +141,9 @@ def sweep_linear_probe(
         ValueError: If the training data have fewer than two classes, or a feature is
             not finite.
     """
+    features, test_features = features.float(), test_features.float()
     check_finite(features, "the training images")
     check_finite(test_features, "the test images")
-    features, test_features = features.float(), test_features.float()
     classes, labels = labels.unique(return_inverse=True)
     if len(classes) < 2:
         raise ValueError(

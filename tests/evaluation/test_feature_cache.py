@@ -37,7 +37,9 @@ def images(photos, tmp_path):
 
 
 def split(folder, rows=range(3), **config):
-    return Split("bank", config, CustomDataset(str(folder)), rows, None)
+    return Split(
+        "bank", config, CustomDataset(str(folder), serialize_data=False), rows, None
+    )
 
 
 def test_reuse(images, tmp_path):

@@ -29,10 +29,10 @@ def everything(digits):
 
 
 def test_on_real_digits(digits, everything):
-    few = few_shot_probe(*digits, draws=2)
+    few = few_shot_probe(*digits, draws=1)
     assert 85 < everything < 97  # logistic regression on these pixels
     assert 60 < few < everything - 3
-    assert few_shot_probe(*digits, draws=2) == few  # the draws are fixed
+    assert few_shot_probe(*digits, draws=1) == few  # the draws are fixed
 
 
 def test_draws_differ_and_are_averaged(digits):

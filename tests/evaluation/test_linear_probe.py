@@ -67,7 +67,7 @@ def test_fits_are_optimal(n, width):
     # Correlated features of very different scales, some rows at a time.
     x = torch.randn(n, width) @ torch.randn(width, width) * torch.logspace(-1, 1, width)
     labels = torch.arange(n) % 3
-    fitted = fit_logistic_regressions(x, labels, 3, max_iter=200, chunk_size=200)
+    fitted = fit_logistic_regressions(x, labels, 3, chunk_size=200)
     assert fitted.weight.shape == (width, 9, 3) and fitted.bias.shape == (9, 3)
     x = (x.double() - x.double().mean(dim=0)) / x.double().std(dim=0, correction=0)
     for g, strength in enumerate(STRENGTHS):

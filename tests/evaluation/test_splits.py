@@ -8,9 +8,11 @@ from snclr_mm.evaluation import build_splits
 @pytest.fixture
 def cfg(digits_root):
     cfg = Config.fromfile(CONFIG)
+    # Serializing is for workers; it collects garbage, which is slow.
+    options = dict(data_root=str(digits_root), serialize_data=False)
     for stage in ("val", "test"):
-        cfg[f"{stage}_dataloader"].dataset.data_root = str(digits_root)
-        cfg[f"{stage}_cfg"].bank_dataloader.dataset.data_root = str(digits_root)
+        cfg[f"{stage}_dataloader"].dataset.update(options)
+        cfg[f"{stage}_cfg"].bank_dataloader.dataset.update(options)
     return cfg
 
 

@@ -34,6 +34,9 @@ def knn_config(data_root, work_dir, **overrides):
             "val_cfg.bank_dataloader.dataset.data_root": str(data_root),
             "val_cfg.bank_dataloader.dataset.indices": 203,
             "val_cfg.bank_dataloader.batch_size": 32,
+            # For workers, of which there are none; it collects garbage, which is slow.
+            "val_dataloader.dataset.serialize_data": False,
+            "val_cfg.bank_dataloader.dataset.serialize_data": False,
             **{key.replace("__", "."): value for key, value in overrides.items()},
         }
     )
