@@ -51,7 +51,7 @@ model = dict(
 )
 
 # Grey images get three equal channels, so the same pipelines serve color images of any
-# size. Data: tools/prepare_fashion_mnist.py.
+# size. Data: tools/data/prepare_fashion_mnist.py.
 data_root = "data/fashion-mnist"
 data_preprocessor = dict(
     type="SelfSupDataPreprocessor",

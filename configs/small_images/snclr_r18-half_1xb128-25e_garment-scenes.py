@@ -1,5 +1,5 @@
 # SNCLR, ResNet-18 at half width, on the unlabeled pictures of
-# tools/prepare_garment_scenes.py; for two CPU cores.
+# tools/data/prepare_garment_scenes.py; for two CPU cores.
 _base_ = [
     "../_base_/models/snclr_resnet18-small.py",
     "../_base_/datasets/small_images.py",

@@ -45,7 +45,7 @@ def choose(name):
         # Any images of about 64 px. Tiny-ImageNet's own val has to be sorted first.
         "tiny-imagenet": folders(64, "data/tiny-imagenet", "train", "train", "val"),
         # Trains on the 100,000 unlabeled images; MMPretrain has no class for it:
-        # tools/prepare_stl10.py makes image folders of its files.
+        # tools/data/prepare_stl10.py makes image folders of its files.
         "stl10": folders(
             96,
             "data/stl10",

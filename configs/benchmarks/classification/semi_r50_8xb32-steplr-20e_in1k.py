@@ -27,7 +27,7 @@ model = dict(
         init_cfg=dict(type="Pretrained", checkpoint="", prefix="backbone."),
     )
 )
-# tools/make_semi_supervised_splits.py writes it.
+# tools/data/make_semi_supervised_splits.py writes it.
 train_dataloader = dict(dataset=dict(ann_file="meta/train_{{$PERCENT:10}}percent.txt"))
 
 optim_wrapper = dict(

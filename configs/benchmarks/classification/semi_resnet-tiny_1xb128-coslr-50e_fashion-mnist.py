@@ -21,7 +21,7 @@ work_dir = "work_dirs/semi_resnet-tiny_fashion-mnist-{{$PERCENT:10}}pct"
 
 train_dataloader = dict(
     batch_size=chosen["batch_size"],
-    # tools/make_semi_supervised_splits.py writes the file.
+    # tools/data/make_semi_supervised_splits.py writes the file.
     dataset=dict(
         type="LabeledSubset",
         base="FashionMNIST",

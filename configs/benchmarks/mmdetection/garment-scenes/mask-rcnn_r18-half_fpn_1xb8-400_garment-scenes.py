@@ -1,5 +1,5 @@
 # Mask R-CNN on a ResNet-18 at half width, for the scenes of
-# tools/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
+# tools/data/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
 _base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
 
 custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)

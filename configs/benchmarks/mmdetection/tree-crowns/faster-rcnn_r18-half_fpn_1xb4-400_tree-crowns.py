@@ -1,5 +1,5 @@
 # Faster R-CNN on a ResNet-18 at half width, for the tiles of
-# tools/prepare_tree_crowns.py: 400 steps of 4 tiles, minutes on a CPU core.
+# tools/data/prepare_tree_crowns.py: 400 steps of 4 tiles, minutes on a CPU core.
 _base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
 
 custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)

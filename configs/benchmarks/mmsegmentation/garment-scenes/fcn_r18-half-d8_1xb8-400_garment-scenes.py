@@ -1,5 +1,5 @@
 # FCN on a ResNet-18 at half width and output stride 8, for the scenes of
-# tools/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
+# tools/data/prepare_garment_scenes.py: 400 steps of 8 scenes, minutes on a CPU core.
 _base_ = "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 
 custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)
