@@ -1,13 +1,13 @@
 from .augment_data_preprocessor import AugmentDataPreprocessor
 from .cosine_ema import ForeachCosineEMA
 from .cross_attention_neck import CrossAttentionNeck
+from .losses import info_nce, soft_neighbor_loss
 from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
 from .neighbor_head import NeighborHead, Neighbors
 from .neighbor_queue import NeighborQueue
 from .snclr import SNCLR
 from .soft_neighbor_head import SoftNeighborHead
-from .soft_neighbor_loss import soft_neighbor_loss
 
 __all__ = [
     "SNCLR",
@@ -20,5 +20,6 @@ __all__ = [
     "NeighborQueue",
     "Neighbors",
     "SoftNeighborHead",
+    "info_nce",
     "soft_neighbor_loss",
 ]

@@ -6,8 +6,6 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .neighbor_products import neighbor_products
-
 PROJECTIONS = ("linear", "identity")
 
 
@@ -84,18 +82,12 @@ class CrossAttentionNeck(BaseModule):
             self.f_1 = nn.Identity()
             self.f_2 = nn.Identity()
 
-    def forward(
-        self, query: Tensor, neighbors: Tensor, index: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, query: Tensor, neighbors: Tensor) -> Tensor:
         """Compute the positiveness of each neighbor.
 
         Args:
             query (Tensor): y_1, [n, d], any scale; gradient flows through it.
-            neighbors (Tensor): NN(y_2), [n, K, d], any scale; with ``index`` the
-                candidates instead, [Q, d], unit rows that are taken as constant.
-            index (Tensor, optional): Which candidates NN(y_2) are, [n, K], integer: the
-                same as ``neighbors[index]`` without a tensor of that size. Defaults to
-                None.
+            neighbors (Tensor): NN(y_2), [n, K, d], any scale.
 
         Returns:
             Tensor: w_i, [n, K]; float32, or float64 for float64 queries.
@@ -103,43 +95,34 @@ class CrossAttentionNeck(BaseModule):
         Raises:
             ValueError: If the widths differ from ``in_channels`` or K from len(γ).
         """
-        num_neighbors = (neighbors if index is None else index).shape[1]
-        self._check(query, neighbors, num_neighbors)
-        if num_neighbors == 0:
+        self._check(query, neighbors)
+        if neighbors.shape[1] == 0:
             return query.new_zeros(len(query), 0)
         with torch.autocast(query.device.type, enabled=False):
             dtype = torch.promote_types(query.dtype, torch.float32)
-            q = self._project(F.normalize(query.to(dtype), dim=-1))
-            if index is None:
-                k = F.normalize(neighbors.to(dtype), dim=-1)
-                attention = torch.einsum("nd,nkd->nk", q, k).softmax(dim=1)
-            else:
-                attention = neighbor_products(q, neighbors, index).softmax(dim=1)
+            q = F.normalize(query.to(dtype), dim=-1)
+            if not isinstance(self.f_1, nn.Identity):
+                # f_1(q) · f_2(c) = f_2ᵀ f_1(q) · c: one projection instead of K.
+                q = F.linear(q, self.f_1.weight.to(q)) @ self.f_2.weight.to(q)
+            k = F.normalize(neighbors.to(dtype), dim=-1)
+            attention = torch.einsum("nd,nkd->nk", q, k).softmax(dim=1)
             gamma = self.gamma
             if isinstance(gamma, list):
                 gamma = attention.new_tensor(gamma)
             weight = attention / gamma
             if self.threshold:
-                weight = weight.masked_fill(attention <= 1 / num_neighbors, 0)
+                weight = weight.masked_fill(attention <= 1 / neighbors.shape[1], 0)
             return weight
 
-    def _check(self, query: Tensor, neighbors: Tensor, num_neighbors: int) -> None:
-        if query.shape[-1] != self.in_channels or neighbors.shape[-1] != (
-            self.in_channels
-        ):
+    def _check(self, query: Tensor, neighbors: Tensor) -> None:
+        if not query.shape[-1] == neighbors.shape[-1] == self.in_channels:
             raise ValueError(
                 f"query {list(query.shape)} and neighbors {list(neighbors.shape)} must "
                 f"have the width attention.in_channels={self.in_channels}."
             )
-        gamma = self.gamma
+        gamma, num_neighbors = self.gamma, neighbors.shape[1]
         if num_neighbors and isinstance(gamma, list) and len(gamma) != num_neighbors:
             raise ValueError(
                 f"attention.gamma has {len(gamma)} values for {num_neighbors} "
                 "neighbors: give one number, or one per neighbor."
             )
-
-    def _project(self, q: Tensor) -> Tensor:
-        """Move f_2 to the query's side: f_1(q) · f_2(c) = f_2ᵀ f_1(q) · c, [n, d]."""
-        if isinstance(self.f_1, nn.Identity):
-            return q
-        return F.linear(q, self.f_1.weight.to(q)) @ self.f_2.weight.to(q)

@@ -1,8 +1,8 @@
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from .losses import Gathered
 from .neighbor_head import NeighborHead, Neighbors
-from .soft_neighbor_loss import Gathered, soft_neighbor_loss
 
 
 @MODELS.register_module()
@@ -44,23 +44,13 @@ class NearestNeighborHead(NeighborHead):
         )
 
     def _loss(
-        self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
-    ) -> Tensor:
+        self, query: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         similarity, index, gathered = neighbors
-        none = index[:, :0]
-        if index.shape[1] > 0:
-            rows = self.queue.features
-            key = rows[index[:, 0]]  # NN(y_2), [n, d]
-            if gathered is not None:
-                # All ranks have these rows: their numbers are enough.
-                gathered = Gathered(rows[gathered.index[:, 0]], gathered.index[:, :0])
-            self.log_vars = {"neighbor_similarity": similarity.mean()}
-        return soft_neighbor_loss(
-            prediction,
-            key,
-            none,
-            self.queue.features,
-            none.float(),
-            self.temperature,
-            gathered=gathered,
-        )
+        rows = self.queue.features
+        key = rows[index[..., 0]]  # NN(y_2), [D, n, d]
+        if gathered is not None:
+            # All ranks have these rows: their numbers are enough.
+            gathered = Gathered(rows[gathered.index[..., 0]], gathered.index)
+        logs = {"neighbor_similarity": similarity.mean()}
+        return self._info_nce(query, key, gathered), logs

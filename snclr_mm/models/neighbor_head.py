@@ -1,21 +1,25 @@
+import weakref
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from .losses import Gathered, check_positive, gather, info_nce
 from .neighbor_queue import NeighborQueue
-from .soft_neighbor_loss import Gathered, check_positive, gather
 
 
 class Neighbors(NamedTuple):
-    """What a search found for n keys: similarity [n, K] and queue row [n, K].
+    """What one search found for the keys of D directions, n images each.
 
-    ``gathered`` holds keys and rows of all ranks, where their queues are the same.
+    ``similarity`` [D, n, K], and queue row ``index`` [D, n, K]. ``gathered`` holds keys
+    and rows of all ranks, where their queues are the same, else None.
     """
 
     similarity: Tensor
@@ -25,6 +29,8 @@ class Neighbors(NamedTuple):
 
 class NeighborHead(BaseModule, metaclass=ABCMeta):
     """Base of the heads that look keys up in a :class:`NeighborQueue`.
+
+    A direction is the comparison of one key, y_2, with the other views of its images.
 
     Args:
         predictor (dict, optional): Config of the predictor that maps y_1 to z_1, as in
@@ -69,71 +75,31 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         self.temperature = temperature
         self.loss_weight = loss_weight
         self.detach_keys = detach_keys
-        #: Scalars of the last loss for the log, empty during warm-up.
+        self._steps = 0
+        handle = register_optimizer_step_post_hook(
+            partial(_count_step, weakref.ref(self))
+        )
+        weakref.finalize(self, handle.remove)
+        #: Scalars of the last :meth:`loss` for the log, empty during warm-up.
         self.log_vars: dict[str, Tensor] = {}
         #: Called with what each search found; diagnostics enter themselves here.
-        self.search_observers: list[Callable[[list[Neighbors]], None]] = []
+        self.search_observers: list[Callable[[Neighbors], None]] = []
 
     @property
     def ready(self) -> bool:
         """Whether neighbors are used: the warm-up is over and K rows are filled."""
-        return self.queue.search_enabled and len(self.queue) >= self.num_neighbors
+        return self.queue.search_enabled and len(self.queue) >= self.num_neighbors > 0
 
-    def search(self, *keys: Tensor) -> list[Neighbors]:
-        """Look the keys of several views up in one search of the queue.
-
-        With a queue that all ranks share, keys and found rows are exchanged here, those
-        of all views at once: every rank must call this, with as many keys.
-
-        Args:
-            keys (Tensor): y_2 of each view, [n, d] each.
-
-        Returns:
-            list[Neighbors]: One per view; with K = 0 columns until :attr:`ready`.
-        """
-        k = self.num_neighbors if self.ready else 0
-        together = torch.cat(keys).detach()
-        similarity, index = self.queue.search(together, k)
-        gathered = [None] * len(keys)
-        if self.queue.sync:
-            # [ranks, views, n, ...] to one of all ranks per view.
-            everything = gather(together, index)
-            views = (
-                part.unflatten(0, (get_world_size(), len(keys), -1)).transpose(0, 1)
-                for part in everything
-            )
-            gathered = [
-                Gathered(*(part.flatten(0, 1) for part in view))
-                for view in zip(*views, strict=True)
-            ]
-        sizes = [len(key) for key in keys]
-        neighbors = [
-            Neighbors(*found)
-            for found in zip(
-                similarity.split(sizes), index.split(sizes), gathered, strict=True
-            )
-        ]
-        for observe in self.search_observers:
-            observe(neighbors)
-        return neighbors
-
-    def loss(
-        self,
-        base_out: Tensor,
-        momentum_out: Tensor,
-        neighbors: Neighbors | None = None,
-        stage: bool = True,
-    ) -> Tensor:
+    def loss(self, base_out: Tensor, momentum_out: Tensor) -> Tensor:
         """Compute the loss of one direction and stage the keys for the queue.
+
+        The signature is that of MMPretrain's MoCoV3Head and LatentPredictHead; what is
+        to be logged is left in :attr:`log_vars`.
 
         Args:
             base_out (Tensor): y_1, projections of the online branch, [n, d].
             momentum_out (Tensor): y_2, projections of the momentum branch for the
                 same images, [n, d]; a constant unless ``detach_keys=False``.
-            neighbors (Neighbors, optional): What :meth:`search` found for this very
-                ``momentum_out``; searched here if None. Defaults to None.
-            stage (bool): False where the same keys are staged by another call, as
-                when several views are compared with them. Defaults to True.
 
         Returns:
             Tensor: Scalar, float32 (float64 for float64 features).
@@ -142,29 +108,133 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             ValueError: If the widths of projector, predictor and queue differ.
             RuntimeError: If no NeighborQueueHook fills the queue.
         """
-        if self.detach_keys:
-            momentum_out = momentum_out.detach()
-        self.queue.check_width(momentum_out)
+        return self._sum_over_keys([[self._predict(base_out)]], [momentum_out])
+
+    def loss_of_views(
+        self, base_out: Sequence[Tensor], momentum_out: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the loss of all views, each against the keys of the other ones.
+
+        There is one search for all keys, and one denominator for each. The loss is the
+        sum over the keys of the mean over the views that are compared with it.
+
+        Args:
+            base_out (Sequence[Tensor]): y of each view, [n, d]; the first ones are the
+                views that have a key.
+            momentum_out (Sequence[Tensor]): The keys, [n, d] each.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, and for the log ``queue_fill`` and, once there
+            are neighbors, what the head tells of them.
+
+        Raises:
+            ValueError: If the widths of projector, predictor and queue differ.
+            RuntimeError: If no NeighborQueueHook fills the queue.
+        """
+        views = [self._predict(y) for y in base_out]
+        keys = list(enumerate(momentum_out))[::-1]  # y_2, the key of x_1, is the first
+        queries = [[v for i, v in enumerate(views) if i != own] for own, _ in keys]
+        loss = self._sum_over_keys(queries, [key for _, key in keys])
+        fill = loss.new_full((), self.queue.fill)
+        return {"loss": loss, "queue_fill": fill, **self.log_vars}
+
+    def search(self, keys: Tensor) -> Neighbors:
+        """Look the keys of all directions up in one search of the queue.
+
+        With a queue that all ranks share, keys and found rows are exchanged here: every
+        rank must call this, with as many keys.
+
+        Args:
+            keys (Tensor): y_2 of each direction, [D, n, d].
+
+        Returns:
+            Neighbors: With K = 0 columns until :attr:`ready`.
+        """
+        keys = keys.detach()
+        k = self.num_neighbors if self.ready else 0
+        found = self.queue.search(keys.flatten(0, 1), k)
+        similarity, index = (part.unflatten(0, keys.shape[:2]) for part in found)
+        gathered = gather(keys, index) if self.queue.sync else None
+        neighbors = Neighbors(similarity, index, gathered)
+        for observe in self.search_observers:
+            observe(neighbors)
+        return neighbors
+
+    def _predict(self, base_out: Tensor) -> tuple[Tensor, Tensor]:
+        """y_1 and z_1 of one view."""
         self.queue.check_width(base_out)
-        if neighbors is None:
-            (neighbors,) = self.search(momentum_out)
         prediction = self.predictor([base_out])[0]
         if prediction.shape != base_out.shape:
             raise ValueError(
                 f"The predictor's output {list(prediction.shape)} must be as wide as "
                 f"the queue: set model.head.predictor.out_channels={self.queue.dim}."
             )
-        self.log_vars = {}
-        loss = self._loss(prediction, base_out, momentum_out, neighbors)
-        if stage and self.training and self.num_neighbors > 0:
-            if neighbors.gathered is None:
-                self.queue.stage(momentum_out)
-            else:
-                self.queue.stage(neighbors.gathered.key, gathered=True)
-        return self.loss_weight * loss
+        return base_out, prediction
+
+    def _sum_over_keys(
+        self, queries: list[list[tuple[Tensor, Tensor]]], keys: list[Tensor]
+    ) -> Tensor:
+        """Sum of the losses of each key's queries (y_1, z_1)."""
+        for key in keys:
+            self.queue.check_width(key)
+        key = torch.stack(keys)  # y_2, [D, n, d]
+        if self.detach_keys:
+            key = key.detach()
+        y = torch.stack([torch.cat([y for y, _ in views]) for views in queries])
+        z = torch.stack([torch.cat([z for _, z in views]) for views in queries])
+        neighbors = self.search(key)
+        if self.training and self.num_neighbors > 0:
+            gathered = neighbors.gathered
+            staged = key if gathered is None else gathered.key
+            self.queue.stage(staged.flatten(0, 1), gathered is not None, self._steps)
+        if self.ready:
+            loss, self.log_vars = self._loss(z, y, key, neighbors)
+        else:
+            loss, self.log_vars = self._info_nce(z, key, neighbors.gathered), {}
+        return (self.loss_weight * loss).sum()
+
+    def _info_nce(
+        self, query: Tensor, key: Tensor, gathered: Gathered | None
+    ) -> Tensor:
+        """InfoNCE of each direction, [D]: what is left without neighbors."""
+        all_keys = [None] * len(key) if gathered is None else gathered.key
+        loss = torch.stack(
+            [
+                info_nce(z, y, self.temperature, self.detach_keys, everyone)
+                for z, y, everyone in zip(query, key, all_keys, strict=True)
+            ]
+        )
+        # DistributedDataParallel expects a gradient for each parameter.
+        unused = (
+            0 * parameter.sum()
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith("predictor.")
+        )
+        return loss + sum(unused)
 
     @abstractmethod
     def _loss(
-        self, prediction: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
-    ) -> Tensor:
-        """The objective of z_1, y_1, y_2 [n, d] and the neighbors of y_2."""
+        self, query: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective once there are neighbors.
+
+        Args:
+            query (Tensor): z_1 of D directions, [D, m, d], with m = v n for v views.
+            base_out (Tensor): y_1, [D, m, d].
+            key (Tensor): y_2, [D, n, d].
+            neighbors (Neighbors): Those of the keys.
+
+        Returns:
+            tuple: The loss of each direction, [D], and scalars for the log.
+        """
+
+
+def _count_step(head: weakref.ref, optimizer: Optimizer, args, kwargs) -> None:
+    """Count the steps of the optimizer that has the head's weights.
+
+    So a training loop that forgets to commit the queue is noticed at its second step.
+    """
+    head = head()
+    weight = next(head.parameters(), None)
+    groups = optimizer.param_groups
+    head._steps += any(weight is p for group in groups for p in group["params"])

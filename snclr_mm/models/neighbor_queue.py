@@ -2,25 +2,29 @@ import logging
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
-from mmengine.logging import MessageHub, print_log
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from ..hardware import check_memory
-from .neighbor_search import check_search, search_neighbors
+from .ops import gather_rows, top_k
 
 INITS = ("empty", "random")
+STATE = ("features", "count")
+# Batches that may wait for a commit: gradients are accumulated over fewer.
+MOST_STAGED = 100
 
 
 @MODELS.register_module()
 class NeighborQueue(BaseModule):
     """The candidate set C: a first-in-first-out queue of past momentum features.
 
-    State is two buffers, so it is saved, resumed and moved with the model:
-    ``features`` [length, dim], unit rows, and ``count``, how many rows were ever
-    enqueued, from which pointer and fill follow.
+    State is two tensors: ``features`` [length, dim], unit rows, and ``count``, how many
+    rows were ever enqueued, from which pointer and fill follow. They are saved, resumed
+    and moved with the model, but they are not buffers: whatever synchronises or
+    averages buffers (DistributedDataParallel's ``broadcast_buffers``, MMEngine's
+    SyncBuffersHook) would destroy the queues of single ranks.
 
     A head stages its keys during the forward pass and :class:`NeighborQueueHook`
     commits them after the optimizer step, so that a batch never finds itself. Code
@@ -35,18 +39,10 @@ class NeighborQueue(BaseModule):
         sync (bool): True: keys of all ranks enter the queue of each, in the same order,
             so it is identical everywhere. False: each rank keeps a queue of its own
             images, as released. Defaults to True.
-        search_backend (str): How the top K are found, see
-            :func:`~snclr_mm.models.neighbor_search.search_neighbors`: ``'auto'``,
-            ``'plain'``, ``'streaming'`` or ``'blocks'``. Defaults to ``'auto'``.
-        search_precision (str): Of the first look at all rows; what it finds is compared
-            in float32: ``'auto'``, ``'float32'``, ``'float16'`` or ``'bfloat16'``.
-            Defaults to ``'auto'``.
         init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If ``length`` or ``dim`` is below 1, or ``init``, backend or
-            precision is unknown.
-        MemoryError: If the rows cannot fit in the host's memory.
+        ValueError: If ``length`` or ``dim`` is below 1, or ``init`` is unknown.
     """
 
     def __init__(
@@ -55,8 +51,6 @@ class NeighborQueue(BaseModule):
         dim: int,
         init: str = "empty",
         sync: bool = True,
-        search_backend: str = "auto",
-        search_precision: str = "auto",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -68,42 +62,23 @@ class NeighborQueue(BaseModule):
             raise ValueError(
                 f"init={init!r} is unknown: use one of {INITS} (config key queue.init)."
             )
-        check_search(search_backend, search_precision)
-        check_memory(
-            4 * length * dim,
-            torch.device("cpu"),
-            f"A queue of {length} x {dim} float32 values",
-            "set a shorter queue (config key model.head.queue.length).",
-        )
         self.length = length
         self.dim = dim
         self.init = init
         self.sync = sync
-        self.search_backend = search_backend
-        self.search_precision = search_precision
-        features = torch.zeros(length, dim)
+        self.features = torch.zeros(length, dim)
+        self.count = torch.zeros((), dtype=torch.long)
         if init == "random":
             # An own generator: the model's other weights do not depend on the queue.
             generator = torch.Generator().manual_seed(0 if sync else get_rank())
-            features = F.normalize(torch.randn(length, dim, generator=generator), dim=1)
-        self.register_buffer("features", features)
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+            rows = torch.randn(length, dim, generator=generator)
+            self.features = F.normalize(rows, dim=1).to(self.features)
         # Mirrors `count`, so that a search need not wait for the device.
         self._count = 0
-        self._staged: list[Tensor] = []
-        self._staged_by: list[int] = []  # how many ranks' keys each one holds
-        #: Whether a NeighborQueueHook commits what is staged; the hook sets it.
-        self.managed = False
-        self._runner: str | None = None
+        self.discard()
         #: False during warm-up: heads then train without neighbors; the hook sets it.
         self.search_enabled = True
-
-    def init_weights(self) -> None:
-        """Take note of the Runner that calls this before it trains."""
-        super().init_weights()
-        hub = MessageHub.get_current_instance()
-        # A Runner that broke off leaves its stage behind: that one does not train us.
-        self._runner = None if hub.get_info("loop_stage") else hub.instance_name
+        self.register_state_dict_post_hook(_add_state)
 
     def __len__(self) -> int:
         """Number of rows that :meth:`search` can find."""
@@ -138,19 +113,20 @@ class NeighborQueue(BaseModule):
                 scale; stored normalised. With ``sync`` rank 0's keys are the oldest.
 
         Raises:
-            ValueError: If the width is not ``dim`` or a value is not finite (on every
-                rank, and nothing is written).
+            ValueError: If the width is not ``dim`` or a key cannot be normalised (on
+                every rank, and nothing is written).
         """
         self.check_width(keys)
-        keys = self._gather(self._normalize(keys))
-        bad = int((~keys.isfinite()).any(dim=1).sum())
+        rows, good = self._normalize(gather_rows(keys) if self.sync else keys)
+        bad = int((~good).sum())
         if bad:
             raise ValueError(
-                f"{bad} of {len(keys)} keys hold values that are not finite, none may; "
-                "nothing was enqueued. Look at the training loss "
-                "(config keys optim_wrapper.optimizer.lr, optim_wrapper.loss_scale)."
+                f"{bad} of {len(rows)} keys hold values that are not finite, or too "
+                "large to be normalised; nothing was enqueued. Look at the training "
+                "loss (config keys optim_wrapper.optimizer.lr, "
+                "optim_wrapper.loss_scale)."
             )
-        self._write(keys)
+        self._write(rows)
         self.discard()
 
     @torch.compiler.disable
@@ -177,59 +153,52 @@ class NeighborQueue(BaseModule):
             )
         self.check_width(keys)
         if k == 0:
-            none = keys.new_zeros(len(keys), 0, dtype=self.features.dtype)
+            none = self.features.new_zeros(len(keys), 0)
             return none, none.long()
         with torch.autocast(keys.device.type, enabled=False):
-            return search_neighbors(
-                self._normalize(keys),
-                self.features[: len(self)],
-                k,
-                self.search_backend,
-                self.search_precision,
-            )
+            keys = F.normalize(keys.to(self.features.dtype), dim=1)
+            return top_k(keys, self.features[: len(self)], k)
 
     @torch.compiler.disable
-    def stage(self, keys: Tensor, gathered: bool = False) -> None:
+    def stage(self, keys: Tensor, gathered: bool = False, step: int = 0) -> None:
         """Keep a batch's keys until :meth:`commit` or :meth:`discard`.
 
         Args:
             keys (Tensor): [m, dim], any scale and dtype.
             gathered (bool): The keys are those of all ranks in order, m / world size
                 of each, so that commit need not exchange them. Defaults to False.
+            step (int): A number that changes when the optimizer has made a step.
+                Defaults to 0.
 
         Raises:
-            RuntimeError: If nobody commits: in a Runner without NeighborQueueHook, or
-                once more than a whole queue's worth of rows waits.
+            RuntimeError: If nobody commits: the optimizer has made a step, and keys of
+                before still wait.
             ValueError: If the width is not ``dim``.
         """
         self.check_width(keys)
-        ranks = get_world_size() if gathered else 1
-        forgotten = self._in_training_runner() or (
-            self.num_staged + len(keys) // ranks > self.length
-        )
-        if forgotten and not self.managed:
+        if self._staged and (
+            step != self._staged_at or len(self._staged) >= MOST_STAGED
+        ):
             raise RuntimeError(
                 "The model has a NeighborQueue, but nothing fills it: add "
                 "custom_hooks=[dict(type='NeighborQueueHook')] to the config (in an "
                 "own training loop, call queue.commit() after each optimizer step)."
             )
-        self._staged.append(keys.detach())
-        self._staged_by.append(ranks)
+        self._staged_at = step
+        self._staged.append((keys.detach(), get_world_size() if gathered else 1))
 
     @property
     def num_staged(self) -> int:
         """Number of local rows that wait for :meth:`commit`."""
-        return sum(
-            len(keys) // ranks
-            for keys, ranks in zip(self._staged, self._staged_by, strict=True)
-        )
+        return sum(len(keys) // ranks for keys, ranks in self._staged)
 
     @torch.no_grad()
     def commit(self, valid: bool = True) -> bool:
-        """Enqueue what is staged, unless it is not finite on some rank.
+        """Enqueue what is staged, unless it cannot be normalised on some rank.
 
         All ranks decide alike, also with ``sync=False``: their queues must stay equally
-        full, because the number of neighbors is part of what the ranks exchange.
+        full, because the number of neighbors is part of what the ranks exchange. Every
+        rank must call this, whether it has staged anything or not.
 
         Args:
             valid (bool): False refuses the rows, on every rank. Defaults to True.
@@ -237,52 +206,28 @@ class NeighborQueue(BaseModule):
         Returns:
             bool: Whether the rows were enqueued, the same on each rank.
         """
-        staged, ranks = self._staged, self._staged_by
+        # All ranks' first view, then all ranks' second view, ...: the order does not
+        # depend on the number of ranks.
+        rows = [
+            self._normalize(gather_rows(keys) if self.sync and ranks == 1 else keys)
+            for keys, ranks in self._staged
+        ]
         self.discard()
-        if not staged:
-            return valid
-        accepted = torch.stack([keys.isfinite().all() for keys in staged]).all() & valid
+        accepted = torch.tensor(valid, device=self.features.device)
+        for _, good in rows:
+            accepted = accepted & good.all()
         accepted = accepted.int()
         all_reduce(accepted, "min")
         if not accepted:
             return False
-        # All ranks' first view, then all ranks' second view, ...: the order does not
-        # depend on the number of ranks.
-        for keys, by in zip(staged, ranks, strict=True):
-            self._write(self._normalize(keys if by > 1 else self._gather(keys)))
+        for part, _ in rows:
+            self._write(part)
         return True
 
     def discard(self) -> None:
         """Forget what is staged."""
-        self._staged, self._staged_by = [], []
-
-    def extra_repr(self) -> str:
-        return (
-            f"length={self.length}, dim={self.dim}, init={self.init!r}, "
-            f"sync={self.sync}"
-        )
-
-    def _in_training_runner(self) -> bool:
-        hub = MessageHub.get_current_instance()
-        return self._runner == hub.instance_name and (
-            hub.get_info("loop_stage") == "train"
-        )
-
-    def _normalize(self, keys: Tensor) -> Tensor:
-        return F.normalize(keys.to(self.features.dtype), dim=1)
-
-    def _gather(self, keys: Tensor) -> Tensor:
-        return torch.cat(all_gather(keys.contiguous())) if self.sync else keys
-
-    def _write(self, keys: Tensor) -> None:
-        start = self._count + max(0, len(keys) - self.length)
-        keys = keys[-self.length :]
-        first = start % self.length
-        until_end = min(len(keys), self.length - first)
-        self.features[first : first + until_end] = keys[:until_end]
-        self.features[: len(keys) - until_end] = keys[until_end:]
-        self._count = start + len(keys)
-        self.count.fill_(self._count)
+        self._staged: list[tuple[Tensor, int]] = []  # keys, and of how many ranks
+        self._staged_at = 0
 
     def check_width(self, keys: Tensor) -> None:
         """Raise ValueError unless ``keys`` is [m, dim]."""
@@ -293,28 +238,61 @@ class NeighborQueue(BaseModule):
                 "width, model.neck.out_channels."
             )
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        features = state_dict.get(f"{prefix}features")
-        if features is None or f"{prefix}count" not in state_dict:
+    def extra_repr(self) -> str:
+        return (
+            f"length={self.length}, dim={self.dim}, init={self.init!r}, "
+            f"sync={self.sync}"
+        )
+
+    def _normalize(self, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit rows as they are stored, [m, dim], and which ones are good, [m]."""
+        keys = keys.to(torch.promote_types(keys.dtype, torch.float32))
+        norm = keys.norm(dim=1, keepdim=True)
+        rows = (keys / norm.clamp_min(1e-12)).to(self.features.dtype)
+        return rows, norm.isfinite()[:, 0]
+
+    def _write(self, rows: Tensor) -> None:
+        start = self._count + max(0, len(rows) - self.length)
+        rows = rows[-self.length :]
+        first = start % self.length
+        until_end = min(len(rows), self.length - first)
+        self.features[first : first + until_end] = rows[:until_end]
+        self.features[: len(rows) - until_end] = rows[until_end:]
+        self._count = start + len(rows)
+        self.count.fill_(self._count)
+
+    def _apply(self, fn, recurse: bool = True) -> "NeighborQueue":
+        super()._apply(fn, recurse)
+        for name in STATE:
+            setattr(self, name, fn(getattr(self, name)))
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors
+    ) -> None:
+        features, count = (state_dict.get(f"{prefix}{name}") for name in STATE)
+        if features is None or count is None:
+            # Nothing is missing: the queue as it is is a valid start.
             print_log(
                 f"The checkpoint holds no neighbor queue ({prefix}features): it starts "
                 f"{self.init}, and fills up again.",
                 logger="current",
                 level=logging.WARNING,
             )
-            # Nothing is missing: an empty queue is a valid start.
-            state_dict = {
-                **state_dict,
-                f"{prefix}features": self.features.clone(),
-                f"{prefix}count": self.count.clone(),
-            }
-        elif features.shape != self.features.shape:
+            return
+        if features.shape != self.features.shape:
             raise ValueError(
                 f"The checkpoint's neighbor queue has length {features.shape[0]} and "
                 f"width {features.shape[1]}, the model's has length {self.length} and "
                 f"width {self.dim}: set queue.length and queue.dim to the checkpoint's "
                 f"values, or drop {prefix}features from the checkpoint to start anew."
             )
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._count = int(self.count)
+        self.features.copy_(features)
+        self.count.copy_(count)
+        self._count = int(count)
         self.discard()
+
+
+def _add_state(queue: NeighborQueue, state_dict: dict, prefix: str, metadata) -> None:
+    for name in STATE:
+        state_dict[f"{prefix}{name}"] = getattr(queue, name).detach()

@@ -6,7 +6,6 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from .compile_forward import compile_forward
 from .cosine_ema import ForeachCosineEMA
 from .neighbor_head import NeighborHead
 
@@ -29,15 +28,11 @@ class SNCLR(MoCoV3):
         channels_last (bool): Keep convolution weights, and with them the feature maps,
             in the channels-last memory format: same numbers up to rounding, often
             faster. Defaults to False.
-        compile (bool | dict): Compile backbone and projector of both branches with
-            torch.compile; a dict holds its options. Where that fails, training goes on
-            without, after a warning. Defaults to False.
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
         ValueError: If the projector's width is not the queue's.
-        TypeError: If the head does not look neighbors up, or ``compile`` is neither
-            bool nor dict.
+        TypeError: If the head does not look neighbors up.
     """
 
     def __init__(
@@ -47,7 +42,6 @@ class SNCLR(MoCoV3):
         head: dict,
         base_momentum: float = 0.01,
         channels_last: bool = False,
-        compile: bool | dict = False,
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
@@ -67,15 +61,6 @@ class SNCLR(MoCoV3):
             )
         if channels_last:
             self.to(memory_format=torch.channels_last)
-        if not isinstance(compile, bool | dict):
-            raise TypeError(
-                f"model.compile={compile!r} must be True, False or a dict of "
-                "torch.compile's options."
-            )
-        if compile is not False:
-            options = compile if isinstance(compile, dict) else {}
-            for part in (self.backbone, self.neck, *self.momentum_encoder.module):
-                compile_forward(part, **options)
 
     def loss(
         self, inputs: list[Tensor], data_samples: list[DataSample], **kwargs
@@ -122,22 +107,8 @@ class SNCLR(MoCoV3):
             key_1 = self.momentum_encoder(x_1)[0]
             key_2 = self.momentum_encoder(x_2)[0]
 
-        # NN(y_2): one search for both keys.
-        neighbors_2, neighbors_1 = self.head.search(key_2, key_1)
-
         # Symmetrised: x_1 against y_2, x_2 against y_1, local views against both.
-        pairs = [(y_1, key_2, neighbors_2), (y_2, key_1, neighbors_1)]
-        for y in y_local:
-            pairs += [(y, key_2, neighbors_2), (y, key_1, neighbors_1)]
-        losses, logs = [], []
-        for i, pair in enumerate(pairs):
-            losses.append(self.head.loss(*pair, stage=i < 2))  # each key once
-            logs.append(self.head.log_vars)
-        return {
-            "loss": sum(losses) * 2 / len(losses),
-            "queue_fill": losses[0].new_full((), self.head.queue.fill),
-            **{name: sum(log[name] for log in logs) / len(logs) for name in logs[0]},
-        }
+        return self.head.loss_of_views([y_1, y_2, *y_local], [key_1, key_2])
 
     def _project_by_size(self, views: list[Tensor]) -> list[Tensor]:
         """Project each view; those of one size in a single pass."""

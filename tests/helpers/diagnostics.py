@@ -68,11 +68,13 @@ class Recorder(Hook):
             self.steps[-1]["enqueued"] = len(self.keys)
             return found
 
-        def recorded_stage(keys, gathered=False):
-            stage(keys, gathered)
-            own = keys.chunk(get_world_size())[get_rank()] if gathered else keys
-            own = F.normalize(own.detach(), dim=1)
-            self._staged += zip(own, self.steps[-1]["labels"], strict=True)
+        def recorded_stage(keys, gathered=False, step=0):
+            stage(keys, gathered, step)
+            labels = self.steps[-1]["labels"]
+            ranks, rank = (get_world_size(), get_rank()) if gathered else (1, 0)
+            keys = F.normalize(keys.detach(), dim=1)
+            for view in keys.unflatten(0, (-1, ranks, len(labels)))[:, rank]:
+                self._staged += zip(view, labels, strict=True)
 
         queue.search, queue.stage = recorded_search, recorded_stage
 

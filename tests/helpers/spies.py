@@ -18,13 +18,13 @@ def spy_on(monkeypatch, module, *names):
 
 
 def spy_on_gathering():
-    """Tensors that this process sends in ``all_gather``, from now until it ends."""
+    """Tensors that this process sends to all ranks, from now until it ends."""
     sent = []
-    original = torch.distributed.all_gather
+    original = torch.distributed.all_gather_into_tensor
 
-    def spy(outputs, tensor, *args, **kwargs):
+    def spy(output, tensor, *args, **kwargs):
         sent.append(tensor)
-        return original(outputs, tensor, *args, **kwargs)
+        return original(output, tensor, *args, **kwargs)
 
-    torch.distributed.all_gather = spy
+    torch.distributed.all_gather_into_tensor = spy
     return sent

@@ -35,25 +35,6 @@ def test_equals_the_formula(projection, gamma, threshold):
             assert weight[n, i].item() == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("gamma", [0.5, [0.5, 1.0, 2.0, 4.0]])
-@pytest.mark.parametrize("projection", ["identity", "linear"])
-def test_rows_by_index_are_the_same(projection, gamma):
-    query = torch.randn(5, 6).double().requires_grad_()
-    rows = torch.nn.functional.normalize(torch.randn(9, 6).double(), dim=1)
-    index = torch.randint(9, (5, 4))
-    neck = CrossAttentionNeck(6, projection=projection, gamma=gamma).double()
-    leaves = [query, *neck.parameters()]
-    for p in neck.parameters():
-        torch.nn.init.normal_(p)
-    weight = torch.randn(5, 4).double()
-    results = [
-        (out, *torch.autograd.grad((out * weight).sum(), leaves))
-        for out in (neck(query, rows[index]), neck(query, rows, index))
-    ]
-    torch.testing.assert_close(results[0], results[1])
-    assert neck(query, rows, index[:, :0]).shape == (5, 0)
-
-
 def test_linear_starts_as_cosine_similarity_and_learns():
     query, neighbors = torch.randn(5, 6), torch.randn(5, 4, 6)
     linear = CrossAttentionNeck(6)

@@ -63,4 +63,4 @@ def test_ranks_exchange_keys_and_rows_numbers_only():
     expected, _ = one_rank(0, 1)
     losses, sent = zip(*run_on_ranks(2, one_rank, 2), strict=True)
     torch.testing.assert_close(sum(losses) / 2, expected)
-    assert sent[0] == [(3, D), (3, 1)]
+    assert sent[0] == [(1, 3, D), (1, 3, 1)]

@@ -1,3 +1,4 @@
+import copy
 from collections import deque
 
 import pytest
@@ -6,6 +7,9 @@ import torch.nn.functional as F
 from helpers.ranks import run_on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.dist import all_reduce_params
+from mmengine.runner.checkpoint import get_state_dict
+from torch.nn.parallel import DistributedDataParallel
 
 from snclr_mm.models import NeighborQueue
 
@@ -26,7 +30,6 @@ def numbered(start, count, dim=3):
 )
 def test_is_a_deque(length, sizes, staged):
     queue = NeighborQueue(length, 3)
-    queue.managed = True
     reference = deque(maxlen=length)
     position = 0
     for size in sizes:
@@ -116,17 +119,17 @@ def test_an_empty_queue_is_true():
     assert NeighborQueue(4, 2)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(bad):
-    queue = NeighborQueue(10, 4)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_keys_that_cannot_be_normalised_are_refused(bad, dtype):
+    # In half precision the values are not finite only once they are cast: a NaN row
+    # would be everybody's neighbor, and keys of 1e30 would become rows of zeros.
+    queue = NeighborQueue(10, 4).to(dtype)
     queue.enqueue(torch.ones(3, 4))
     keys = torch.ones(2, 4)
     keys[1, 2] = bad
-    with pytest.raises(
-        ValueError, match=r"1 of 2 keys hold .* not finite.*optim_wrapper"
-    ):
+    with pytest.raises(ValueError, match=r"1 of 2 keys hold .*optim_wrapper"):
         queue.enqueue(keys)
-    queue.managed = True
     queue.stage(keys)
     assert not queue.commit()
     assert len(queue) == 3
@@ -134,6 +137,15 @@ def test_values_that_are_not_finite_are_refused(bad):
     queue.stage(torch.ones(2, 4))
     assert not queue.commit(valid=False)
     assert len(queue) == 3
+    rows = queue.features.float()
+    torch.testing.assert_close(rows.norm(dim=1)[:3], torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_keys_that_half_precision_cannot_hold_are_normalised_first():
+    queue = NeighborQueue(4, 2).half()
+    queue.enqueue(torch.tensor([[3e10, 4e10]]))
+    expected = torch.tensor([0.6, 0.8]).half()
+    torch.testing.assert_close(queue.features[0], expected)
 
 
 def test_staged_rows_are_not_found_before_commit():
@@ -149,14 +161,30 @@ def test_staged_rows_are_not_found_before_commit():
 
 def test_staging_without_anybody_to_commit_raises():
     queue = NeighborQueue(10, 4)
-    queue.stage(torch.ones(10, 4))
+    for _ in range(3):  # gradients are accumulated, the optimizer makes no step
+        queue.stage(torch.ones(8, 4), step=7)
     with pytest.raises(RuntimeError, match="custom_hooks=.*NeighborQueueHook"):
-        queue.stage(torch.ones(1, 4))
+        queue.stage(torch.ones(1, 4), step=8)
+
+
+def test_a_batch_with_more_rows_than_the_queue_is_no_error():
+    queue = NeighborQueue(10, 4)
+    for step in range(3):
+        queue.stage(torch.ones(15, 4), step=step)
+        queue.stage(torch.ones(15, 4), step=step)
+        assert queue.commit()
+    assert len(queue) == 10
+
+
+def test_staging_for_ever_raises():
+    queue = NeighborQueue(10, 4)
+    with pytest.raises(RuntimeError, match=r"queue\.commit\(\)"):
+        for _ in range(2000):
+            queue.stage(torch.ones(1, 4))
 
 
 def enqueue_share(rank, world_size, sync, via_commit):
     queue = NeighborQueue(16, 3, sync=sync)
-    queue.managed = True
     share = 12 // world_size
     for batch in range(2):
         rows = numbered(batch * 12, 12)[rank * share : (rank + 1) * share]
@@ -187,23 +215,55 @@ def test_queue_per_rank_keeps_its_own():
     torch.testing.assert_close(second[0][:6], F.normalize(numbered(6, 6), dim=1))
 
 
-def commit_with_one_bad_rank(rank):
+def commit_with_one_bad_rank(rank, staged):
     queue = NeighborQueue(16, 3)
-    queue.stage(torch.ones(2, 3))
+    if staged:
+        queue.stage(torch.ones(2, 3))
     return queue.commit(valid=rank != 1), len(queue)
 
 
-def test_one_bad_rank_keeps_the_step_out_on_all():
-    assert run_on_ranks(3, commit_with_one_bad_rank) == [(False, 0)] * 3
+@pytest.mark.parametrize("staged", [True, False])
+def test_one_bad_rank_keeps_the_step_out_on_all(staged):
+    results = run_on_ranks(3, commit_with_one_bad_rank, staged)
+    assert results == [(False, 0)] * 3
+
+
+def broadcast_rank(rank):
+    """Own rows of a rank's queue after what synchronises buffers."""
+    queue = NeighborQueue(8, 3, init="random", sync=False)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), queue)
+    before = queue.features.clone()
+    wrapped = DistributedDataParallel(model, broadcast_buffers=True)
+    wrapped._sync_buffers()  # as each forward pass does
+    all_reduce_params(model.buffers(), op="mean")  # as SyncBuffersHook does
+    return torch.equal(queue.features, before), queue.features
+
+
+def test_synchronised_buffers_leave_a_queue_per_rank_alone():
+    (same, first), (same_2, second) = run_on_ranks(2, broadcast_rank)
+    assert same and same_2
+    assert not torch.equal(first, second)
 
 
 def test_state_dict_round_trip():
     queue = NeighborQueue(10, 4)
     queue.enqueue(torch.randn(13, 4))
     other = NeighborQueue(10, 4)
+    state = torch.nn.ModuleDict({"queue": queue}).state_dict()
+    assert list(state) == ["queue.features", "queue.count"]
+    assert list(get_state_dict(queue)) == ["features", "count"]  # MMEngine's own
     other.load_state_dict(queue.state_dict())
     assert torch.equal(other.features, queue.features)
     assert (other.pointer, len(other)) == (queue.pointer, len(queue)) == (3, 10)
+
+
+def test_state_moves_with_the_module():
+    queue = NeighborQueue(10, 4)
+    queue.enqueue(torch.ones(3, 4))
+    assert queue.double().features.dtype == torch.float64
+    assert queue.count.dtype == torch.long
+    assert copy.deepcopy(queue).features.data_ptr() != queue.features.data_ptr()
+    assert queue.to("meta").features.device.type == "meta"
 
 
 def test_checkpoint_without_a_queue_warns(caplog):

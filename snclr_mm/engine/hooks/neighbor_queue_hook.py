@@ -1,11 +1,14 @@
 import torch
 from mmengine.dist import broadcast, get_rank, get_world_size
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.optim import OptimWrapperDict
+from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 
 from snclr_mm.models import NeighborHead, NeighborQueue
+
+from .utils import clean_up_after_errors, find_modules
 
 RANK_QUEUES = "neighbor_queue_ranks"
 
@@ -22,11 +25,12 @@ class NeighborQueueHook(Hook):
     It also owns the warm-up, in which training is plain InfoNCE, and writes the queue's
     fill and the heads' ``log_vars`` to the log. The queue is part of the model's
     ``state_dict`` and thus of each checkpoint; of queues with ``sync=False`` the hook
-    adds all ranks' contents, and gives each rank its own back on resume.
+    adds all ranks' contents, and gives each rank its own back on resume. An EMAHook's
+    averaged model shares the queue: averaged rows would be no features of any network.
 
     Args:
-        start_epoch (int): First epoch (from 0) with neighbors. Defaults to 0.
-        start_iter (int): First iteration with neighbors. Defaults to 0.
+        start_epoch (int): First epoch (from 0) with neighbors, below the number of
+            epochs; 0 under an iteration-based loop. Defaults to 0.
         min_fill (int | float): Real entries that a queue needs before it is searched:
             a number of rows, or as a float the share of its length. A head needs at
             least its K rows in any case. Defaults to 0.
@@ -34,7 +38,8 @@ class NeighborQueueHook(Hook):
             diverged. Defaults to 100.
 
     Raises:
-        ValueError: If a value is negative, or ``min_fill`` exceeds the queue.
+        ValueError: If a value is negative, or before training, if the warm-up would
+            never end.
         RuntimeError: After ``max_skipped_steps`` dropped steps in a row.
     """
 
@@ -45,13 +50,11 @@ class NeighborQueueHook(Hook):
     def __init__(
         self,
         start_epoch: int = 0,
-        start_iter: int = 0,
         min_fill: int | float = 0,
         max_skipped_steps: int = 100,
     ) -> None:
         given = {
             "start_epoch": (start_epoch, 0),
-            "start_iter": (start_iter, 0),
             "min_fill": (min_fill, 0),
             "max_skipped_steps": (max_skipped_steps, 1),
         }
@@ -67,7 +70,6 @@ class NeighborQueueHook(Hook):
                 "length, 0.0 to 1.0; give an int for a number of rows."
             )
         self.start_epoch = start_epoch
-        self.start_iter = start_iter
         self.min_fill = min_fill
         self.max_skipped_steps = max_skipped_steps
         self._queues: dict[str, NeighborQueue] = {}
@@ -79,6 +81,10 @@ class NeighborQueueHook(Hook):
         self._searching: bool | None = None
         self._rank_queues: dict[str, dict] = {}
 
+    def before_run(self, runner) -> None:
+        """Let :meth:`after_train` be called also where training ends by an error."""
+        clean_up_after_errors(runner, self.after_train)
+
     def before_train(self, runner) -> None:
         """Find the queues and watch the optimizers' steps."""
         model = get_ori_model(runner.model)
@@ -88,14 +94,17 @@ class NeighborQueueHook(Hook):
             runner.logger.warning(
                 "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."
             )
+        device = next(model.parameters()).device
         for name, queue in self._queues.items():
+            queue.to(device)  # FSDP moves parameters and buffers alone
             if self._min_rows(queue) > queue.length:
                 raise ValueError(
                     f"NeighborQueueHook.min_fill={self.min_fill} rows can never be "
                     f"reached: {name}.length={queue.length}."
                 )
-            queue.managed = True
             queue.discard()
+        self._check_start(runner)
+        _share_with_averaged_models(runner, self._queues)
         self._stepped, self._valid, self._skipped = False, True, 0
         self._handles = [
             wrapper.optimizer.register_step_post_hook(self._after_optimizer_step)
@@ -104,7 +113,7 @@ class NeighborQueueHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Decide whether the heads use neighbors in this iteration."""
-        due = runner.epoch >= self.start_epoch and runner.iter >= self.start_iter
+        due = runner.epoch >= self.start_epoch
         for queue in self._queues.values():
             queue.search_enabled = due and queue.num_enqueued >= self._min_rows(queue)
         heads = [head for head in self._heads if head.num_neighbors > 0]
@@ -141,9 +150,8 @@ class NeighborQueueHook(Hook):
             self._collect_rank_queues()
 
     def after_train(self, runner) -> None:
-        """Stop watching the optimizers and filling the queues."""
+        """Stop watching the optimizers; forget what no step will follow."""
         for queue in self._queues.values():
-            queue.managed = False
             queue.discard()
         for handle in self._handles:
             handle.remove()
@@ -153,7 +161,6 @@ class NeighborQueueHook(Hook):
         """Add the queues of all ranks where each rank has its own."""
         if self._rank_queues:
             checkpoint[RANK_QUEUES] = self._rank_queues
-            self._rank_queues = {}  # never written twice: the second would be stale
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Give each rank its own queue back."""
@@ -180,6 +187,9 @@ class NeighborQueueHook(Hook):
         if self._stepped:
             # A list: each queue must take part in its collective, whatever came before.
             kept = all([q.commit(self._valid) for q in self._queues.values()])
+            # MMEngine writes a checkpoint again after a best one: until the queues
+            # change, what was collected is theirs.
+            self._rank_queues = {}
         else:
             kept = False
             for queue in self._queues.values():
@@ -200,6 +210,22 @@ class NeighborQueueHook(Hook):
                 "has diverged. Lower optim_wrapper.optimizer.lr or change precision "
                 "(optim_wrapper.type) and resume from the last good checkpoint (limit: "
                 "NeighborQueueHook.max_skipped_steps in custom_hooks)."
+            )
+
+    def _check_start(self, runner) -> None:
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        if self.start_epoch and not by_epoch:
+            raise ValueError(
+                f"NeighborQueueHook.start_epoch={self.start_epoch} (config key "
+                f"custom_hooks) never comes: {type(runner.train_loop).__name__} counts "
+                "no epochs. Use min_fill there, or train by epochs."
+            )
+        if self.start_epoch >= runner.max_epochs:
+            raise ValueError(
+                f"NeighborQueueHook.start_epoch={self.start_epoch} (config key "
+                f"custom_hooks) never comes: training ends after "
+                f"train_cfg.max_epochs={runner.max_epochs}. Set it between 0 and "
+                f"{runner.max_epochs - 1}."
             )
 
     def _min_rows(self, queue: NeighborQueue) -> float:
@@ -251,9 +277,13 @@ def _is_due(hook: CheckpointHook, runner) -> bool:
     )
 
 
-def find_modules(model: torch.nn.Module, kind: type) -> dict:
-    """All modules of a kind in the model, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+def _share_with_averaged_models(runner, queues: dict[str, NeighborQueue]) -> None:
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            averaged = find_modules(hook.ema_model.module, NeighborQueue)
+            for name, queue in queues.items():
+                averaged[name].features = queue.features
+                averaged[name].count = queue.count
 
 
 def _wrappers(optim_wrapper) -> list:

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 from helpers.ranks import run_on_ranks
-from helpers.tiny import FIXED_VIEWS, build_runner, tiny_config
+from helpers.tiny import CONFIG, FIXED_VIEWS, build_runner, tiny_config
+from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
@@ -13,6 +14,15 @@ from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 
 from snclr_mm.engine import NeighborQueueHook
 from snclr_mm.models import NeighborQueue
+
+EMA = dict(type="EMAHook")
+EMA_BUFFERS = dict(type="EMAHook", update_buffers=True)
+BY_ITER = dict(
+    train_cfg=dict(_delete_=True, type="IterBasedTrainLoop", max_iters=8),
+    param_scheduler=[],
+    default_hooks__checkpoint__by_epoch=False,
+    log_processor=dict(by_epoch=False),
+)
 
 
 @HOOKS.register_module(force=True)
@@ -178,15 +188,6 @@ def test_finite_keys_of_a_step_with_a_loss_that_is_not_finite(digits_root, tmp_p
     assert probe.enqueued == [32, 64] + [64] * 6
 
 
-def test_a_hand_written_loop_after_training_is_told_to_commit(digits_root, tmp_path):
-    runner, _ = train(digits_root, tmp_path)
-    queue = queue_of(runner)
-    assert queue.num_staged == 0
-    queue.stage(torch.ones(80, 8))
-    with pytest.raises(RuntimeError, match="queue.commit"):
-        queue.stage(torch.ones(1, 8))
-
-
 def test_without_neighbors_nothing_is_enqueued(digits_root, tmp_path):
     _, probe = train(digits_root, tmp_path, model__head__num_neighbors=0)
     assert probe.enqueued == [0] * 8
@@ -208,7 +209,6 @@ def test_a_diverged_run_ends(digits_root, tmp_path):
     [
         (dict(), 1),
         (dict(start_epoch=1), 4),
-        (dict(start_iter=3), 3),
         (dict(min_fill=65), 3),
         (dict(min_fill=1.0), 3),
         (dict(min_fill=0.5, start_epoch=1), 4),
@@ -343,7 +343,6 @@ def test_a_model_without_a_queue_warns(digits_root, tmp_path):
     "change, message",
     [
         (dict(start_epoch=-1), "start_epoch=-1 .*custom_hooks"),
-        (dict(start_iter=-1), "start_iter=-1"),
         (dict(min_fill=-1), "min_fill=-1"),
         (dict(min_fill=1.5), r"min_fill=1\.5 is a share"),
         (dict(max_skipped_steps=0), "max_skipped_steps=0"),
@@ -468,15 +467,6 @@ def save_and_resume_rank(rank, data_root, work_dir, hooks, overrides, file):
     return saved["head.queue.features"], resumed["head.queue.features"]
 
 
-EMA = dict(type="EMAHook")
-BY_ITER = dict(
-    train_cfg=dict(_delete_=True, type="IterBasedTrainLoop", max_iters=8),
-    param_scheduler=[],
-    default_hooks__checkpoint__by_epoch=False,
-    log_processor=dict(by_epoch=False),
-)
-
-
 @pytest.mark.parametrize(
     "before, after, overrides, file",
     [
@@ -496,6 +486,106 @@ def test_a_queue_per_rank_survives_resume(
     assert not torch.allclose(first, second)
     assert torch.equal(first, first_back)
     assert torch.equal(second, second_back)
+
+
+@pytest.mark.parametrize(
+    "before, after", [([EMA_BUFFERS], []), ([], [EMA_BUFFERS])], ids=["first", "last"]
+)
+def test_an_averaged_model_shares_the_queue(digits_root, tmp_path, before, after):
+    runner, _ = train(digits_root, tmp_path, hook=dict(more_hooks=(before, after)))
+    checkpoint = torch.load(tmp_path / "epoch_2.pth", weights_only=False)
+    queue = queue_of(runner)
+    averaged = checkpoint["state_dict"]["backbone.conv1.weight"]
+    assert not torch.equal(averaged, runner.model.backbone.conv1.weight)
+    for state, prefix in (("state_dict", ""), ("ema_state_dict", "module.")):
+        rows = checkpoint[state][f"{prefix}head.queue.features"]
+        torch.testing.assert_close(rows, queue.features)
+        assert checkpoint[state][f"{prefix}head.queue.count"] == queue.count == 256
+    torch.testing.assert_close(queue.features.norm(dim=1), torch.ones(80))
+
+
+@pytest.mark.parametrize(
+    "hook, overrides, message",
+    [
+        (dict(start_epoch=2), {}, r"start_epoch=2 .*max_epochs=2.*between 0 and 1"),
+        (dict(start_epoch=1), BY_ITER, r"start_epoch=1 .*IterBasedTrainLoop counts no"),
+    ],
+    ids=["epochs", "iterations"],
+)
+def test_a_warm_up_that_never_ends(digits_root, tmp_path, hook, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        train(digits_root, tmp_path, hook=hook, **overrides)
+
+
+def test_an_error_in_training_leaves_nothing_behind(digits_root, tmp_path):
+    cfg = tiny_config(digits_root, tmp_path)
+    cfg.custom_hooks = [
+        dict(type="NeighborQueueHook"),
+        dict(type="NeighborAgeHook", interval=1),
+        dict(type="PositivenessEntropyHook", interval=1),
+        dict(type="CollapseHook", interval=1, num_batches=1),
+    ]
+    runner = build_runner(cfg)
+    model, queue = runner.model, queue_of(runner)
+    attempts = []
+
+    def broken(keys, k):
+        attempts.append(k)
+        raise OSError("the device is gone")
+
+    queue.search = broken
+    with pytest.raises(OSError, match="the device is gone"):
+        runner.train()
+    assert attempts
+    assert queue.num_staged == 0
+    assert model.head.search_observers == []
+    assert not runner.optim_wrapper.optimizer._optimizer_step_post_hooks
+    for module in model.modules():
+        assert not module._forward_hooks
+
+
+def bad_rank_without_neighbors(rank, data_root, work_dir):
+    """Rank 1's loss is NaN from the start; nothing is staged, as K = 0."""
+    overrides = dict(model__head__num_neighbors=0)
+    hooks = dict(hook=dict(max_skipped_steps=2), probe=dict(nan_at=[0], nan_rank=1))
+    try:
+        train_rank(rank, data_root, work_dir, 2, overrides, **hooks)
+    except RuntimeError as error:
+        return str(error)
+
+
+def test_all_ranks_end_a_diverged_run_alike(digits_root, tmp_path):
+    args = (digits_root, tmp_path)
+    first, second = run_on_ranks(2, bad_rank_without_neighbors, *args)
+    assert first == second
+    assert "2 steps in a row" in first
+
+
+def save_best_rank(rank, data_root, work_dir):
+    """A queue per rank, and a best checkpoint written beside the regular ones."""
+    cfg = Config.fromfile(CONFIG)
+    small = dict(data_root=str(data_root), indices=24)
+    cfg.val_dataloader.dataset.update(small)
+    cfg.val_cfg.bank_dataloader.dataset.update(small)
+    validation = dict(
+        **{name: cfg[name] for name in ("val_dataloader", "val_evaluator", "val_cfg")},
+        default_hooks__checkpoint__save_best="auto",
+        model__head__queue__sync=False,
+    )
+    state, _ = train_rank(rank, data_root, work_dir, 2, validation)
+    return state["head.queue.features"]
+
+
+def test_a_best_checkpoint_leaves_the_regular_one_its_queues(digits_root, tmp_path):
+    first, second = run_on_ranks(2, save_best_rank, digits_root, tmp_path)
+    (best,) = tmp_path.glob("best_*.pth")
+    for path in (tmp_path / "epoch_2.pth", tmp_path / "epoch_1.pth", best):
+        saved = torch.load(path, weights_only=False)["neighbor_queue_ranks"]
+        assert saved["head.queue"]["features"].shape == (2, *first.shape)
+        assert not torch.equal(*saved["head.queue"]["features"])
+    last = torch.load(tmp_path / "epoch_2.pth", weights_only=False)
+    rows = last["neighbor_queue_ranks"]["head.queue"]["features"]
+    assert torch.equal(rows, torch.stack([first, second]))
 
 
 @pytest.mark.gpu

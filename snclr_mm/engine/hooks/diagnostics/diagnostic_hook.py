@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
+from snclr_mm.engine.hooks.utils import clean_up_after_errors
 from snclr_mm.evaluation import pool_features
 
 
@@ -33,6 +34,10 @@ class DiagnosticHook(Hook, metaclass=ABCMeta):
         self._attached: ExitStack | None = None
         self._warned = False
 
+    def before_run(self, runner) -> None:
+        """Detach also where training ends by an error."""
+        clean_up_after_errors(runner, lambda _: self._detach())
+
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Attach to the model if this iteration measures."""
         if self._is_due(runner):
@@ -43,10 +48,14 @@ class DiagnosticHook(Hook, metaclass=ABCMeta):
         """Detach, measure, and hand the scalars to the log."""
         if self._attached is None:
             return
-        self._attached.close()
-        self._attached = None
+        self._detach()
         for name, value in self._measure(runner, data_batch).items():
             runner.message_hub.update_scalar(f"train/diagnostics/{name}", value)
+
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._attached.close()
+            self._attached = None
 
     def _is_due(self, runner) -> bool:
         return self.every_n_train_iters(runner, self.interval)

@@ -7,7 +7,7 @@ from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.engine.hooks.neighbor_queue_hook import find_modules
+from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
@@ -50,13 +50,12 @@ class NeighborAgeHook(DiagnosticHook):
             head.search_observers.append(observe)
             stack.callback(head.search_observers.remove, observe)
 
-    def _observe(self, queue: NeighborQueue, neighbors: list[Neighbors]) -> None:
-        for found in neighbors:
-            index = found.index[found.index < queue.num_enqueued]
-            age = (queue.pointer - 1 - index) % queue.length
-            oldest = max(1, queue.num_enqueued - 1)
-            sums = [age.sum(), (age / oldest).sum(), index.new_tensor(index.numel())]
-            self._sums.append(torch.stack([value.double() for value in sums]))
+    def _observe(self, queue: NeighborQueue, neighbors: Neighbors) -> None:
+        index = neighbors.index[neighbors.index < queue.num_enqueued]
+        age = (queue.pointer - 1 - index) % queue.length
+        oldest = max(1, queue.num_enqueued - 1)
+        sums = [age.sum(), (age / oldest).sum(), index.new_tensor(index.numel())]
+        self._sums.append(torch.stack([value.double() for value in sums]))
 
     def _measure(self, runner, data_batch: dict) -> dict[str, float]:
         if not self._sums:

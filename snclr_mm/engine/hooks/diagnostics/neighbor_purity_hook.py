@@ -6,7 +6,7 @@ from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.engine.hooks.neighbor_queue_hook import find_modules
+from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
@@ -79,8 +79,8 @@ class NeighborPurityHook(DiagnosticHook):
         self._found = []
         for name, head in find_modules(model, NeighborHead).items():
 
-            def keep(neighbors: list[Neighbors], name: str = name) -> None:
-                self._found += [(name, found.index) for found in neighbors]
+            def keep(neighbors: Neighbors, name: str = name) -> None:
+                self._found.append((name, neighbors.index))
 
             head.search_observers.append(keep)
             stack.callback(head.search_observers.remove, keep)

@@ -7,7 +7,7 @@ from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.engine.hooks.neighbor_queue_hook import find_modules
+from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import SoftNeighborHead
 
 from .diagnostic_hook import DiagnosticHook

@@ -1,5 +1,3 @@
-import importlib
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +6,21 @@ import torch
 import torch.nn.functional as F
 from helpers.naive import naive_loss
 from helpers.ranks import run_on_ranks
-from helpers.spies import spy_on
 
 from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
 
-GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
-# The package exports the function under the same name.
-module = importlib.import_module("snclr_mm.models.soft_neighbor_loss")
+GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("*.npz"))
 NAMES = ("loss", "grad_z", "grad_y1")
 OBJECTIVES = ("log_of_sum", "sum_of_logs")
-BACKENDS = ("plain", "streaming")
 
 
-def golden_rank(rank, path, objective, backend):
+def golden_rank(rank, path, objective):
     """Loss and gradients of one rank on a golden file."""
     data = {k: torch.from_numpy(v) for k, v in np.load(path).items()}
     released = objective == "sum_of_logs"
     z = data["z"][rank].requires_grad_()
     y_1 = data["y1"][rank].requires_grad_()
     index = data["neighbor_index"][rank]
-    found = (data["queue"][index],) if backend == "plain" else (data["queue"], index)
     neck = CrossAttentionNeck(
         z.shape[1],
         projection="identity",
@@ -39,10 +32,9 @@ def golden_rank(rank, path, objective, backend):
         data["y2"][rank],
         index,
         data["queue"],
-        neck(y_1, *found),
+        neck(y_1, data["queue"][index]),
         temperature,
         objective,
-        backend=backend,
     )
     if released:
         loss = 2 * temperature * loss
@@ -50,14 +42,13 @@ def golden_rank(rank, path, objective, backend):
     return loss.detach(), z.grad, y_1.grad
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_golden_values_on_real_processes(path, objective, backend):
+def test_golden_values_on_real_processes(path, objective):
     data = np.load(path)
     suffix = "released" if objective == "sum_of_logs" else "paper"
     world_size = len(data["z"])
-    results = run_on_ranks(world_size, golden_rank, path, objective, backend)
+    results = run_on_ranks(world_size, golden_rank, path, objective)
     for name, values in zip(NAMES, zip(*results, strict=True), strict=True):
         expected = data[f"{name}_{suffix}"]
         np.testing.assert_allclose(torch.stack(values), expected, rtol=0, atol=1e-9)
@@ -79,14 +70,13 @@ def make(n, K, Q, d, dtype=torch.float64, seed=0):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("w_0", [1.0, 0.3])
 @pytest.mark.parametrize(
     "n, K, Q, d",
     [(1, 1, 1, 1), (1, 5, 3, 4), (4, 0, 8, 3), (7, 3, 200, 16), (9, 30, 40, 8)],
 )
-def test_equals_naive_loop(n, K, Q, d, w_0, objective, backend):
+def test_equals_naive_loop(n, K, Q, d, w_0, objective):
     # Q < nK repeats neighbors, within an image and between images.
     inputs = make(n, K, Q, d)
     loss = soft_neighbor_loss(
@@ -94,15 +84,13 @@ def test_equals_naive_loop(n, K, Q, d, w_0, objective, backend):
         temperature=0.2,
         objective=objective,
         own_positiveness=w_0,
-        backend=backend,
     )
     expected = naive_loss(*inputs.values(), 0.2, objective, w_0)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_gradcheck(objective, backend):
+def test_gradcheck(objective):
     inputs = make(n=4, K=3, Q=6, d=5)
     query = inputs.pop("query").requires_grad_()
     weight = inputs.pop("positiveness").requires_grad_()
@@ -114,16 +102,14 @@ def test_gradcheck(objective, backend):
             **inputs,
             temperature=0.5,
             objective=objective,
-            backend=backend,
         )
 
     assert torch.autograd.gradcheck(function, (query, weight))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("K", [0, 4])
-def test_gradients_with_keys_equal_naive_loop(K, objective, backend):
+def test_gradients_with_keys_equal_naive_loop(K, objective):
     inputs = make(n=4, K=K, Q=6, d=3)
     for name in ("query", "key", "candidates"):
         inputs[name].requires_grad_()
@@ -132,7 +118,6 @@ def test_gradients_with_keys_equal_naive_loop(K, objective, backend):
         temperature=0.3,
         objective=objective,
         detach_keys=False,
-        backend=backend,
     )
     loss.backward()
     values = {name: value.detach() for name, value in inputs.items()}
@@ -153,7 +138,7 @@ def test_gradients_with_keys_equal_naive_loop(K, objective, backend):
     assert inputs["candidates"].grad is None
 
 
-def rank_share(rank, world_size, objective, detach_keys, backend):
+def rank_share(rank, world_size, objective, detach_keys):
     """Loss and gradients of one rank's share of 6 images."""
     inputs = make(n=6, K=4, Q=10, d=5)
     share = slice(rank * 6 // world_size, (rank + 1) * 6 // world_size)
@@ -167,7 +152,6 @@ def rank_share(rank, world_size, objective, detach_keys, backend):
         temperature=0.3,
         objective=objective,
         detach_keys=detach_keys,
-        backend=backend,
     )
     loss.backward()
     everyone = make(n=6, K=4, Q=10, d=5)
@@ -182,14 +166,13 @@ def rank_share(rank, world_size, objective, detach_keys, backend):
     return loss.detach(), *[inputs[name].grad for name in leaves]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("detach_keys", [True, False])
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_does_not_depend_on_the_number_of_ranks(objective, detach_keys, backend):
-    loss, *gradients = rank_share(0, 1, objective, detach_keys, backend)
+def test_does_not_depend_on_the_number_of_ranks(objective, detach_keys):
+    loss, *gradients = rank_share(0, 1, objective, detach_keys)
     for world_size in (2, 3):
         results = run_on_ranks(
-            world_size, rank_share, world_size, objective, detach_keys, backend
+            world_size, rank_share, world_size, objective, detach_keys
         )
         losses, *shares = zip(*results, strict=True)
         torch.testing.assert_close(torch.stack(losses).mean(), loss)
@@ -208,19 +191,16 @@ def test_without_neighbors_it_is_info_nce():
         torch.testing.assert_close(loss, expected)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("zero_weights", [False, True])
-def test_extreme_logits_stay_finite(objective, zero_weights, backend):
+def test_extreme_logits_stay_finite(objective, zero_weights):
     inputs = make(n=16, K=5, Q=12, d=4, dtype=torch.float32)
     inputs["query"] = -inputs["key"] * 1e4  # own logit is the smallest possible
     if zero_weights:
         inputs["positiveness"] *= 0
     inputs["query"].requires_grad_()
     inputs["positiveness"].requires_grad_()
-    loss = soft_neighbor_loss(
-        **inputs, temperature=0.01, objective=objective, backend=backend
-    )
+    loss = soft_neighbor_loss(**inputs, temperature=0.01, objective=objective)
     loss.backward()
     expected = naive_loss(*[v.detach() for v in inputs.values()], 0.01, objective)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
@@ -228,7 +208,7 @@ def test_extreme_logits_stay_finite(objective, zero_weights, backend):
     assert inputs["positiveness"].grad.isfinite().all()
 
 
-def test_single_precision_and_autocast():
+def test_single_precision():
     exact = soft_neighbor_loss(**make(n=8, K=6, Q=20, d=16), temperature=0.2)
     inputs = make(n=8, K=6, Q=20, d=16, dtype=torch.float32)
     single = soft_neighbor_loss(**inputs, temperature=0.2)
@@ -236,91 +216,109 @@ def test_single_precision_and_autocast():
     torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=1e-5)
     inputs["query"] = inputs["query"].bfloat16()
     rounded = soft_neighbor_loss(**inputs, temperature=0.2)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = soft_neighbor_loss(**inputs, temperature=0.2)
-    assert half.dtype == torch.float32
-    assert torch.equal(half, rounded)  # autocast changes nothing inside
-    torch.testing.assert_close(half.double(), exact, rtol=2e-2, atol=2e-2)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded.double(), exact, rtol=2e-2, atol=2e-2)
 
 
-def test_reduced_precision_of_other_images_neighbors():
-    inputs = make(n=24, K=30, Q=2000, d=64, dtype=torch.float32)
+@pytest.mark.parametrize("K", [0, 30])
+def test_autocast_reaches_products_with_other_images_neighbors_only(K):
+    inputs = make(n=24, K=K, Q=2000, d=64, dtype=torch.float32)
     inputs["query"].requires_grad_()
-
-    def compute(**options):
-        loss = soft_neighbor_loss(
-            **inputs, temperature=0.2, backend="streaming", **options
-        )
-        return loss.detach(), torch.autograd.grad(loss, inputs["query"])[0]
-
-    exact, gradient = compute()
-    rounded, rounded_gradient = compute(precision="bfloat16")
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            loss = soft_neighbor_loss(**inputs, temperature=0.2)
+        gradient = torch.autograd.grad(loss, inputs["query"])[0]
+        results.append((loss.detach(), gradient))
+    (exact, gradient), (rounded, rounded_gradient) = results
+    assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=1e-3, atol=0)
     assert (rounded_gradient - gradient).norm() < 0.01 * gradient.norm()
-    assert not torch.equal(rounded, exact)
-    assert torch.equal(compute(precision="auto")[0], exact)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(compute(precision="auto")[0], rounded)
-        assert torch.equal(compute()[0], exact)
+    assert torch.equal(rounded, exact) == (K == 0)
 
 
-def test_auto_is_plain_for_few_logits_and_streams_many(monkeypatch):
-    used = spy_on(monkeypatch, module, "_log_d_plain", "_log_d_streaming")
-    losses = []
-    for n in (8, 256):
-        inputs = make(n=n, K=10, Q=500, d=8)
-        losses.append(soft_neighbor_loss(**inputs, temperature=0.2))
-        expected = soft_neighbor_loss(**inputs, temperature=0.2, backend="plain")
-        torch.testing.assert_close(losses[-1], expected)
-    assert used == [
-        "_log_d_plain", "_log_d_plain", "_log_d_streaming", "_log_d_plain",
-    ]  # fmt: skip
+@pytest.mark.parametrize("detach_keys", [True, False])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_directions_and_views_together_equal_each_apart(objective, detach_keys):
+    directions = [make(n=5, K=3, Q=9, d=4, seed=seed) for seed in (0, 1)]
+    candidates = directions[0]["candidates"]
+    g = torch.Generator().manual_seed(2)
+    more_views = torch.randn(2, 5, 4, generator=g, dtype=torch.float64)
+    more_weights = torch.rand(2, 5, 3, generator=g, dtype=torch.float64)
+    settings = dict(
+        candidates=candidates,
+        temperature=0.3,
+        objective=objective,
+        detach_keys=detach_keys,
+    )
+
+    def stack(name, *more):
+        parts = [direction[name] for direction in directions]
+        return torch.cat([torch.stack(parts), *more], dim=1)
+
+    together = soft_neighbor_loss(
+        query=stack("query", more_views),
+        positiveness=stack("positiveness", more_weights),
+        key=stack("key"),
+        neighbor_index=stack("neighbor_index"),
+        **settings,
+    )
+    for i, direction in enumerate(directions):
+        views = [
+            (direction["query"], direction["positiveness"]),
+            (more_views[i], more_weights[i]),
+        ]
+        expected = torch.stack(
+            [
+                soft_neighbor_loss(
+                    query=query,
+                    positiveness=weight,
+                    key=direction["key"],
+                    neighbor_index=direction["neighbor_index"],
+                    **settings,
+                )
+                for query, weight in views
+            ]
+        )
+        torch.testing.assert_close(together[i], expected.mean())
 
 
-def test_a_streaming_loss_that_fails_falls_back_with_one_warning(monkeypatch):
-    def broken(*args):
-        raise RuntimeError("no kernel image is available")
+def test_no_matrix_of_all_logits():
+    # n N (K + 1) logits would be 256 MB; what is held at a time is a chunk.
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    monkeypatch.setattr(module, "_log_d_streaming", broken)
-    inputs = make(n=256, K=10, Q=500, d=8)
-    expected = soft_neighbor_loss(**inputs, temperature=0.2, backend="plain")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for _ in range(3):
-            loss = soft_neighbor_loss(**inputs, temperature=0.2)
-            assert torch.equal(loss, expected)
-    assert len(caught) == 1
-    assert "no kernel image" in str(caught[0].message)
-    with pytest.raises(RuntimeError, match="no kernel image"):  # asked for by name
-        soft_neighbor_loss(**inputs, temperature=0.2, backend="streaming")
+    class Largest(TorchDispatchMode):
+        size = 0
 
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            out = operation(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.size = max(self.size, out.numel())
+            return out
 
-def test_plain_estimates_its_memory(monkeypatch):
-    monkeypatch.setattr("snclr_mm.hardware.free_bytes", lambda device: 2**20)
-    inputs = make(n=1024, K=30, Q=100, d=2, dtype=torch.float32)
-    with pytest.raises(
-        MemoryError, match=r"1024 images, 1024 keys and 30 neighbors.*head\.backend"
-    ):
-        soft_neighbor_loss(**inputs, temperature=0.2, backend="plain")
+    inputs = make(n=1024, K=63, Q=4096, d=8, dtype=torch.float32)
+    inputs["query"].requires_grad_()
+    with Largest() as largest:
+        soft_neighbor_loss(**inputs, temperature=0.2).backward()
+    assert largest.size <= 1024 * 1024  # keys [n, N]; the neighbors' d = 8 values fewer
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("K, Q", [(5, 20000), (30, 4000)])
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
-def test_on_a_gpu_without_waiting_for_it(K, Q, precision):
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+def test_on_a_gpu_without_waiting_for_it(K, Q, dtype):
     inputs = make(n=128, K=K, Q=Q, d=64, dtype=torch.float32)
-    expected = soft_neighbor_loss(**inputs, temperature=0.2, backend="plain")
+    expected = soft_neighbor_loss(**inputs, temperature=0.2)
     inputs = {name: value.cuda() for name, value in inputs.items()}
     inputs["query"].requires_grad_()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loss = soft_neighbor_loss(
-            **inputs, temperature=0.2, backend="streaming", precision=precision
-        )
+        with torch.autocast("cuda", dtype=dtype, enabled=dtype is not None):
+            loss = soft_neighbor_loss(**inputs, temperature=0.2)
         loss.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    tolerance = 1e-5 if precision == "float32" else 2e-3
+    tolerance = 1e-5 if dtype is None else 2e-3
     torch.testing.assert_close(loss.cpu(), expected, rtol=tolerance, atol=0)
 
 
@@ -347,8 +345,6 @@ def test_keys_get_no_gradient():
         (dict(key=torch.zeros(3, 6)), r"query \[3, 5\] and key \[3, 6\]"),
         (dict(neighbor_index=torch.zeros(2, 2, dtype=int)), r"must be \[n, K\]"),
         (dict(positiveness=torch.zeros(3, 1)), r"positiveness \[3, 1\]"),
-        (dict(backend="fused"), r"backend='fused'.*streaming.*model\.head\.backend"),
-        (dict(precision="half"), r"precision='half'.*model\.head\.precision"),
         (dict(candidates=torch.zeros(4, 7)), r"candidates \[4, 7\].*queue\.dim"),
     ],
 )

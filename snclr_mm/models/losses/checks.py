@@ -1,0 +1,34 @@
+"""Checks of settings and shapes that losses and heads share."""
+
+from torch import Tensor
+
+OBJECTIVES = ("log_of_sum", "sum_of_logs")
+
+
+def check_objective(objective: str) -> None:
+    """Raise ValueError unless ``objective`` is one of :data:`OBJECTIVES`."""
+    if objective not in OBJECTIVES:
+        raise ValueError(
+            f"objective={objective!r} is unknown: use one of {OBJECTIVES} "
+            "(config key model.head.objective)."
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless ``value``, of config key ``name``, is finite and > 0."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value} must be a finite number above 0.")
+
+
+def check_query_and_key(query: Tensor, key: Tensor) -> None:
+    """Raise ValueError unless queries [..., m, d] are views of keys [..., n, d]."""
+    fits = query.dim() == key.dim() >= 2 and query.shape[:-2] == key.shape[:-2]
+    if (
+        not fits
+        or query.shape[-1] != key.shape[-1]
+        or query.shape[-2] % max(1, key.shape[-2])
+    ):
+        raise ValueError(
+            f"query {list(query.shape)} and key {list(key.shape)} must both be [n, d] "
+            "(or the query several views of the n images, one after the other)."
+        )
