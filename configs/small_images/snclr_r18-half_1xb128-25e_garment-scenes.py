@@ -1,10 +1,6 @@
 # SNCLR, ResNet-18 at half width, on the unlabeled pictures of
 # tools/data/prepare_garment_scenes.py; for two CPU cores.
-_base_ = [
-    "../_base_/models/snclr_resnet18-small.py",
-    "../_base_/datasets/small_images.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = ["../_base_/small_images.py", "../_base_/default_runtime.py"]
 
 model = dict(
     base_momentum=0.05,

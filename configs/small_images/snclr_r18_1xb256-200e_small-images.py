@@ -1,11 +1,7 @@
 # SNCLR, ResNet-18, images of 32 to 96 px, 200 epochs, one GPU; a starting point, not
 # tuned. The variable DATASET names one of the data sets below:
 #   DATASET=stl10 python tools/train.py .../snclr_r18_1xb256-200e_small-images.py
-_base_ = [
-    "../_base_/models/snclr_resnet18-small.py",
-    "../_base_/datasets/small_images.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = ["../_base_/small_images.py", "../_base_/default_runtime.py"]
 
 
 def cifar(classes, mean, std):
