@@ -1,5 +1,5 @@
-# SNCLR, ResNet-18 at half width, on the tiles of tools/data/prepare_tree_crowns.py. They
-# are few, so it counts steps. For two CPU cores.
+# SNCLR, ResNet-18 at half width, on the tiles of tools/data/prepare_tree_crowns.py.
+# They are few, so it counts steps. For two CPU cores.
 _base_ = "snclr_r18-half_1xb128-25e_garment-scenes.py"
 
 views = _base_.views
