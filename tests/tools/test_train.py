@@ -67,23 +67,16 @@ def test_own_images_resume_and_test(
         f"train_dataloader.dataset.data_root={image_folder}",
         *SMALL,
     ]
-    output = tool(
-        "train.py",
-        CONFIG,
-        "--amp",
-        "--auto-scale-lr",
-        *own,
-        "train_cfg.max_epochs=1",
-        cwd=tmp_path,
-    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--amp", "--auto-scale-lr", *own, "train_cfg.max_epochs=1"]
+    call("train.py", CONFIG, *options)
+    output = "".join(capfd.readouterr())
     assert len(losses(output)) == 6
     assert "batch size of 128 and the current batch size is 8" in output
     note = re.search("AMP (is off|runs in bfloat16)", output)
     assert note or torch.cuda.is_available()
     assert "No accelerator was found" in output or torch.cuda.is_available()
     work_dir = tmp_path / f"work_dirs/{CONFIG.stem}"
-    monkeypatch.chdir(tmp_path)
-    capfd.readouterr()
     call("train.py", CONFIG, "--resume", *own, "train_cfg.max_epochs=2")
     output = "".join(capfd.readouterr())
     assert "resumed epoch: 1, iter: 6" in output
