@@ -2,6 +2,8 @@
 
 import torch
 
+from snclr_mm.models.ops.gather import ALL_GATHER
+
 
 def spy_on(monkeypatch, module, *names):
     """Names of the module's functions, in the order they are called; filled later."""
@@ -20,11 +22,11 @@ def spy_on(monkeypatch, module, *names):
 def spy_on_gathering():
     """Tensors that this process sends to all ranks, from now until it ends."""
     sent = []
-    original = torch.distributed.all_gather_into_tensor
+    original = getattr(torch.distributed, ALL_GATHER)
 
     def spy(output, tensor, *args, **kwargs):
         sent.append(tensor)
         return original(output, tensor, *args, **kwargs)
 
-    torch.distributed.all_gather_into_tensor = spy
+    setattr(torch.distributed, ALL_GATHER, spy)
     return sent

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from measuring import Record, interleave, make_head, make_parser
 
 from snclr_mm.models import SoftNeighborHead
+from snclr_mm.models.ops.gather import ALL_GATHER
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,7 +66,7 @@ def step(head: SoftNeighborHead, y: torch.Tensor, key: torch.Tensor) -> float:
 def exchange(tensors: list[torch.Tensor], ranks: int) -> None:
     for tensor in tensors:
         everything = tensor.new_empty(ranks * len(tensor), *tensor.shape[1:])
-        dist.all_gather_into_tensor(everything, tensor)
+        getattr(dist, ALL_GATHER)(everything, tensor)
 
 
 def work(rank: int, ranks: int, cases: list, Q: int, rounds: int, file: str) -> None:
@@ -80,9 +81,7 @@ def work(rank: int, ranks: int, cases: list, Q: int, rounds: int, file: str) -> 
         share = slice(rank * n, (rank + 1) * n)
         spy = partial(mock.patch.object, dist)
         with (
-            spy(
-                "all_gather_into_tensor", wraps=dist.all_gather_into_tensor
-            ) as gathered,
+            spy(ALL_GATHER, wraps=getattr(dist, ALL_GATHER)) as gathered,
             spy("all_reduce", wraps=dist.all_reduce) as reduced,
         ):
             loss = step(head, y[:, share], key[:, share])

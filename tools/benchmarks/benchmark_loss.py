@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from snclr_mm.models import SoftNeighborHead
+from snclr_mm.models.ops.gather import ALL_GATHER
 
 TARGET = dict(n=256, N=256, K=30, Q=65536, d=256)
 GPU_TARGET = dict(n=256, N=4096, K=30, Q=128000, d=256)
@@ -139,7 +140,7 @@ def simulated_ranks(batch: Batch, n: int, N: int):
     backend = "nccl" if batch.rows.is_cuda else "gloo"
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=N // n)
     with (
-        mock.patch.object(dist, "all_gather_into_tensor", all_gather),
+        mock.patch.object(dist, ALL_GATHER, all_gather),
         # MMEngine asks it on which device tensors travel.
         mock.patch.object(dist, "get_backend", lambda group=None: backend),
     ):

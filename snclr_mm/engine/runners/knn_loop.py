@@ -8,7 +8,7 @@ from torch import Tensor
 
 from snclr_mm.evaluation.features import batch_features, check_finite, gt_labels
 from snclr_mm.evaluation.weighted_knn import check_knn, vote
-from snclr_mm.models.ops import top_k
+from snclr_mm.models.ops import gather_rows, top_k
 
 
 class _KNNLoop:
@@ -99,16 +99,12 @@ class _KNNLoop:
 
     def _neighbors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Similarity and label, [n, k], of the neighbors over all ranks' banks."""
-        world_size = get_world_size()
-        if world_size > 1:
-            own = queries
-            queries = own.new_empty(world_size * len(own), own.shape[1])
-            dist.all_gather_into_tensor(queries, own)
         # Each rank searches its own bank for everyone's queries.
         k = min(self.k, len(self._bank))
+        queries = gather_rows(queries)
         similarity, index = top_k(queries, self._bank, k, look=self._bank.dtype)
         labels = self._labels[index]
-        if world_size > 1:
+        if get_world_size() > 1:
             # A bank share below k is filled with neighbors that have no weight.
             missing = self.k - k
             similarity = _return(F.pad(similarity, (0, missing), value=-torch.inf))

@@ -5,6 +5,10 @@ import torch.distributed as dist
 from mmengine.dist import all_reduce, get_rank, get_world_size
 from torch import Tensor
 
+# torch 2.13 has renamed it.
+NEW, OLD = "all_gather_single", "all_gather_into_tensor"
+ALL_GATHER = NEW if hasattr(dist, NEW) else OLD
+
 
 def gather_rows(rows: Tensor) -> Tensor:
     """Collect the rows of all ranks, in order, without gradient.
@@ -21,7 +25,7 @@ def gather_rows(rows: Tensor) -> Tensor:
         return rows
     # Ranks are joined along the first dimension, which both gloo and NCCL take.
     everything = rows.new_empty(get_world_size() * rows.shape[0], *rows.shape[1:])
-    dist.all_gather_into_tensor(everything, rows.contiguous())
+    getattr(dist, ALL_GATHER)(everything, rows.contiguous())
     if rows.dim() == 2:
         return everything
     everything = everything.unflatten(0, (get_world_size(), -1))

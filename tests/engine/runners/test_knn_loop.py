@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from snclr_mm.engine.runners import knn_loop
 from snclr_mm.evaluation import extract_features, weighted_knn
+from snclr_mm.models.ops.gather import ALL_GATHER
 
 IMAGES = 101  # not a multiple of any number of ranks
 KS = (20, 100)  # with 3 ranks a share of the bank has 68 rows, fewer than 100
@@ -119,7 +120,7 @@ def spy_on_received_tensors():
 
         return call
 
-    for name in ("all_gather", "all_gather_into_tensor", "all_to_all_single"):
+    for name in ("all_gather", ALL_GATHER, "all_to_all_single"):
         setattr(dist, name, spy(getattr(dist, name)))
     return received
 
