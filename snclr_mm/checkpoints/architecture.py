@@ -1,5 +1,4 @@
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,14 +149,12 @@ def _vit(state: State, num_heads: int | None) -> ViTArchitecture:
     )
 
 
-def load_exactly(model: nn.Module, state: State, optional: str = "$.") -> nn.Module:
+def load_exactly(model: nn.Module, state: State) -> nn.Module:
     """Load weights into a library's own model, all of them.
 
     Args:
         model (nn.Module): Of the target library.
         state (dict[str, Tensor]): With the library's names.
-        optional (str): Pattern of the names that may be missing, those of a
-            classifier. Defaults to one that matches none.
 
     Returns:
         nn.Module: The model, in evaluation mode and double precision.
@@ -171,7 +168,6 @@ def load_exactly(model: nn.Module, state: State, optional: str = "$.") -> nn.Mod
         lines = str(error).splitlines()
         more = f"\n\t... and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise ValueError("\n".join(lines[:5]) + more) from None
-    missing = [name for name in missing if not re.match(optional, name)]
     if missing or unknown:
         raise ValueError(
             f"The weights do not fit {type(model).__name__}: missing {missing[:5]}, "

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -49,7 +49,7 @@ def pick(
     tensors: dict[str, Tensor],
     pairs: Pairs = (),
     prefix: str = "",
-    without: Iterable[str] = (),
+    without: Sequence[str] = (),
 ) -> Backbone:
     """Take a backbone out of a checkpoint's tensors.
 
@@ -57,33 +57,29 @@ def pick(
         tensors (dict[str, Tensor]): Of the whole model.
         pairs (Sequence[tuple[str, str]]): Their names -> MMPretrain's.
         prefix (str): Of the backbone's names, removed before translating.
-        without (Iterable[str]): First parts of names that are no backbone's, as
+        without (Sequence[str]): First parts of names that are no backbone's, as
             ``fc``.
     """
-    without = set(without)
-    renamed = {
-        rename(name.removeprefix(prefix), pairs): name
-        for name in tensors
-        if name.startswith(prefix)
-        and name.removeprefix(prefix).partition(".")[0] not in without
-    }
-    kept = set(renamed.values())
-    return Backbone(
-        state={new: tensors[old] for new, old in renamed.items()},
-        renamed=renamed,
-        dropped=[name for name in tensors if name not in kept],
-    )
+    renamed, dropped = {}, []
+    for name in tensors:
+        bare = name.removeprefix(prefix)
+        if name.startswith(prefix) and bare.partition(".")[0] not in without:
+            renamed[rename(bare, pairs)] = name
+        else:
+            dropped.append(name)
+    state = {new: tensors[old] for new, old in renamed.items()}
+    return Backbone(state, renamed, dropped, prefix)
 
 
 def pick_classifier(
-    checkpoint: dict, pairs: Pairs, head: Iterable[str], num_heads: dict[int, int]
+    checkpoint: dict, pairs: Pairs, head: Sequence[str], num_heads: dict[int, int]
 ) -> Backbone:
     """Take the backbone out of a classifier's state dict, DDP's or not.
 
     Args:
         checkpoint (dict): As the library saves it.
         pairs (Sequence[tuple[str, str]]): MMPretrain's names -> the library's.
-        head (Iterable[str]): First parts of the classifier's names.
+        head (Sequence[str]): First parts of the classifier's names.
         num_heads (dict[int, int]): A ViT's heads by width, where the width tells.
     """
     tensors = tensors_of(checkpoint)

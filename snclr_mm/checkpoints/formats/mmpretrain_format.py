@@ -7,7 +7,7 @@ from mmpretrain.models import MoCoV3ViT, VisionTransformer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from snclr_mm.checkpoints.architecture import Architecture, State, load_exactly
+from snclr_mm.checkpoints.architecture import Architecture, State
 from snclr_mm.checkpoints.format import Backbone, Format, tensors_of
 from snclr_mm.checkpoints.names import pick, translate
 
@@ -57,19 +57,13 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
     return {"state_dict": translate(state, [], PREFIX)}
 
 
-def bare(saved: dict[str, Any]) -> State:
-    """The saved tensors without the prefix."""
-    tensors = saved["state_dict"].items()
-    return {name.removeprefix(PREFIX): value for name, value in tensors}
-
-
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """MMPretrain's ResNet or VisionTransformer."""
     init_default_scope("mmpretrain")
     config = architecture.config
     if config["type"] == "VisionTransformer":
         config["out_type"] = "raw"
-    return load_exactly(MODELS.build(config), bare(saved))
+    return MODELS.build(config)
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -132,4 +126,12 @@ def _literal(node: ast.AST) -> Any:
         return None
 
 
-MMPRETRAIN = Format(read, write, load, features, usage)
+MMPRETRAIN = Format(read, write, build, features, usage)
+#: MMPretrain's names without prefix, as a flat dict, for MMPretrain's model.
+SAFETENSORS = MMPRETRAIN._replace(
+    read=None,
+    write=lambda state, architecture: dict(state),
+    usage=lambda path, architecture: (
+        f'backbone.load_state_dict(safetensors.torch.load_file("{path}"))'
+    ),
+)

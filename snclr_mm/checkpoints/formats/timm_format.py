@@ -8,7 +8,6 @@ from snclr_mm.checkpoints.architecture import (
     ResNetArchitecture,
     State,
     ViTArchitecture,
-    load_exactly,
 )
 from snclr_mm.checkpoints.format import Backbone, Format
 from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
@@ -38,15 +37,13 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
     return translate(state, PAIRS)
 
 
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """timm's resnet* or VisionTransformer, without the classifier."""
     import timm
 
     if isinstance(architecture, ResNetArchitecture):
-        model = timm.create_model(f"resnet{architecture.depth}", num_classes=0)
-    else:
-        model = timm.models.VisionTransformer(**_settings(architecture))
-    return load_exactly(model, saved)
+        return timm.create_model(f"resnet{architecture.depth}", num_classes=0)
+    return timm.models.VisionTransformer(**_settings(architecture))
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -75,4 +72,4 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
     )
 
 
-TIMM = Format(read, write, load, features, usage)
+TIMM = Format(read, write, build, features, usage)
