@@ -200,11 +200,7 @@ def convert_checkpoint(
 def resize(
     state: State, architecture: Architecture, image_size: int
 ) -> tuple[State, Architecture]:
-    """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads.
-
-    Raises:
-        ValueError: For a ResNet, or if ``image_size`` is no multiple of the patches'.
-    """
+    """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads."""
     if not isinstance(architecture, ViTArchitecture):
         raise ValueError(
             f"--image-size {image_size}: a {architecture} takes images of any size."
@@ -221,12 +217,7 @@ def resize(
 
 
 def read_image(path: str | Path | None, size: int) -> Tensor:
-    """Read a picture as a normalised square batch, [1, 3, size, size], float64.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture.
-    """
+    """Read a picture as a normalised square batch, [1, 3, size, size], float64."""
     if path is None:
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     picture = mmcv.imread(str(path))

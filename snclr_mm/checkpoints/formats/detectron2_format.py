@@ -7,7 +7,7 @@ from snclr_mm.checkpoints.architecture import Architecture, ResNetArchitecture, 
 from snclr_mm.checkpoints.format import Format
 from snclr_mm.checkpoints.names import translate
 
-from . import timm_format
+from .timm_format import TIMM
 
 PAIRS = [
     ("conv1", "stem.conv1"),
@@ -36,7 +36,7 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
         state = {k: v for k, v in state.items() if not k.endswith(counters)}
         state = translate(state, PAIRS)
     else:
-        state = timm_format.write(state, architecture)
+        state = TIMM.write(state, architecture)
     return {"model": state, "matching_heuristics": True}
 
 

@@ -13,13 +13,6 @@ def read(checkpoint: dict, branch: str) -> Backbone:
     Both save DistributedDataParallel's names of timm's ViT or torchvision's ResNet, on
     which their code builds. The projector sits where the classifier would: ``head`` of
     a ViT, ``fc`` of a ResNet.
-
-    Args:
-        checkpoint (dict): With ``state_dict`` and, of a ViT, ``arch``.
-        branch (str): 'online' or 'momentum'.
-
-    Raises:
-        ValueError: If there is no such branch.
     """
     tensors = tensors_of(checkpoint)
     encoder = "base_encoder" if branch == "online" else "momentum_encoder"

@@ -6,11 +6,9 @@ from torch import Tensor, nn
 from snclr_mm.checkpoints.architecture import (
     Architecture,
     ResNetArchitecture,
-    State,
     ViTArchitecture,
 )
-from snclr_mm.checkpoints.format import Backbone, Format
-from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
+from snclr_mm.checkpoints.names import as_arguments, classifier_format
 
 PAIRS = [
     ("patch_embed.projection", "patch_embed.proj"),
@@ -25,16 +23,6 @@ CLASSIFIER = ("fc", "head")
 #: Heads by width, where there is no doubt: of width 384 timm's ViT has 6 and MoCo v3's
 #: 12, so there the user must say.
 NUM_HEADS = {192: 3, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-
-
-def read(checkpoint: dict, branch: str) -> Backbone:
-    """Read a state dict of timm's ResNet or VisionTransformer."""
-    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
-
-
-def write(state: State, architecture: Architecture) -> dict[str, Any]:
-    """A state dict without the classifier."""
-    return translate(state, PAIRS)
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -72,4 +60,4 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
     )
 
 
-TIMM = Format(read, write, build, features, usage)
+TIMM = classifier_format(PAIRS, CLASSIFIER, NUM_HEADS, build, features, usage)

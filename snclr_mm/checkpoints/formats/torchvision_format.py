@@ -6,11 +6,9 @@ from torch import Tensor, nn
 from snclr_mm.checkpoints.architecture import (
     Architecture,
     ResNetArchitecture,
-    State,
     ViTArchitecture,
 )
-from snclr_mm.checkpoints.format import Backbone, Format
-from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
+from snclr_mm.checkpoints.names import as_arguments, classifier_format
 
 LAYER = "encoder.layers.encoder_layer_{}"
 PAIRS = [
@@ -28,16 +26,6 @@ PAIRS = [
 ]
 NUM_HEADS = {768: 12, 1024: 16, 1280: 16}  # by width, of all its ViTs
 CLASSIFIER = ("fc", "heads")
-
-
-def read(checkpoint: dict, branch: str) -> Backbone:
-    """Read a state dict of torchvision's ResNet or VisionTransformer."""
-    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
-
-
-def write(state: State, architecture: Architecture) -> dict[str, Any]:
-    """A state dict without the classifier."""
-    return translate(state, PAIRS)
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -84,4 +72,4 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
     )
 
 
-TORCHVISION = Format(read, write, build, features, usage)
+TORCHVISION = classifier_format(PAIRS, CLASSIFIER, NUM_HEADS, build, features, usage)
