@@ -34,10 +34,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--image-size", type=int, help="resize a ViT's position embedding (pixels)")
     add("--num-heads", type=int, help="of a ViT, where the checkpoint does not tell")
     add("--image", help="picture to compare features of")
-    add("--no-verify", action="store_true", help="do not compare features")
+    add(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare features",
+    )
     add("--verbose", action="store_true", help="list every tensor, not only counts")
     add(
         "--trust-checkpoint",
+        dest="trust",
         action="store_true",
         help="load an IN that holds more than tensors and plain data; a pickle can run "
         "any code, so only for files whose source you trust",
@@ -47,12 +53,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def describe(conversion: Conversion, verbose: bool) -> str:
     """What was kept, renamed and dropped, as text."""
-    renamed = {a: b for a, b in conversion.renamed.items() if a != b}
-    lines = [
-        f"{conversion.architecture}: {len(conversion.renamed)} tensors kept, "
-        f"{len(renamed)} of them renamed"
-    ]
     shown = list(conversion.renamed.items())
+    lines = [
+        f"{conversion.architecture}: {len(shown)} tensors kept, "
+        f"{sum(old != new for old, new in shown)} of them renamed"
+    ]
     for old, new in shown if verbose else shown[:2]:
         lines.append(f"  {old} -> {new}")
     if len(shown) > 2 and not verbose:
@@ -74,29 +79,19 @@ def describe(conversion: Conversion, verbose: bool) -> str:
 
 
 def main(argv: list[str] | None = None) -> Conversion:
-    args = parse_args(argv)
+    options = vars(parse_args(argv))
+    verbose = options.pop("verbose")
     try:
-        conversion = convert_checkpoint(
-            args.source,
-            args.target,
-            args.to,
-            args.source_format,
-            args.branch,
-            args.image_size,
-            args.num_heads,
-            args.image,
-            verify=not args.no_verify,
-            trust=args.trust_checkpoint,
-        )
+        conversion = convert_checkpoint(**options)
     except UnpicklingError as error:
         raise SystemExit(
-            f"{args.source} holds more than tensors and plain data: {error}\n"
+            f"{options['source']} holds more than tensors and plain data: {error}\n"
             "If you trust its source, pass --trust-checkpoint."
         ) from None
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
-    print(describe(conversion, args.verbose))
-    print(f"{args.target}\nUse it as: {conversion.usage}")
+    print(describe(conversion, verbose))
+    print(f"{options['target']}\nUse it as: {conversion.usage}")
     return conversion
 
 

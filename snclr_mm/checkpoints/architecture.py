@@ -1,7 +1,5 @@
 import math
-import re
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,11 +28,6 @@ class ResNetArchitecture:
     def __str__(self) -> str:
         return f"ResNet-{self.depth}"
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """MMPretrain's config of the backbone."""
-        return dict(type="ResNet", depth=self.depth)
-
 
 @dataclass(frozen=True)
 class ViTArchitecture:
@@ -61,21 +54,6 @@ class ViTArchitecture:
             f"ViT of {self.num_layers} layers, width {self.embed_dims}, "
             f"{self.num_heads} heads, patches of {self.patch_size}, images of "
             f"{self.image_size}"
-        )
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """MMPretrain's config of the backbone."""
-        return dict(
-            type="VisionTransformer",
-            arch=dict(
-                embed_dims=self.embed_dims,
-                num_layers=self.num_layers,
-                num_heads=self.num_heads,
-                feedforward_channels=self.feedforward_channels,
-            ),
-            patch_size=self.patch_size,
-            img_size=self.image_size,
         )
 
 
@@ -150,28 +128,14 @@ def _vit(state: State, num_heads: int | None) -> ViTArchitecture:
     )
 
 
-def load_exactly(model: nn.Module, state: State, optional: str = "$.") -> nn.Module:
-    """Load weights into a library's own model, all of them.
-
-    Args:
-        model (nn.Module): Of the target library.
-        state (dict[str, Tensor]): With the library's names.
-        optional (str): Pattern of the names that may be missing, those of a
-            classifier. Defaults to one that matches none.
-
-    Returns:
-        nn.Module: The model, in evaluation mode and double precision.
-
-    Raises:
-        ValueError: If a tensor is missing, unknown, or of another shape.
-    """
+def load_exactly(model: nn.Module, state: State) -> nn.Module:
+    """All weights into a library's own model; in evaluation mode, double precision."""
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         lines = str(error).splitlines()
         more = f"\n\t... and {len(lines) - 5} more" if len(lines) > 5 else ""
         raise ValueError("\n".join(lines[:5]) + more) from None
-    missing = [name for name in missing if not re.match(optional, name)]
     if missing or unknown:
         raise ValueError(
             f"The weights do not fit {type(model).__name__}: missing {missing[:5]}, "

@@ -1,11 +1,10 @@
+import dataclasses
 import os
 import tempfile
-import zipfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from unittest.mock import patch
 
 import matplotlib.cbook
 import mmcv
@@ -17,19 +16,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snclr_mm.checkpoints.formats.detectron2_format import DETECTRON2
-from snclr_mm.checkpoints.formats.mmdet_format import MMDET
-from snclr_mm.checkpoints.formats.mmpretrain_format import MMPRETRAIN
-from snclr_mm.checkpoints.formats.mmseg_format import MMSEG
-from snclr_mm.checkpoints.formats.moco_v3_format import MOCO_V3
-from snclr_mm.checkpoints.formats.safetensors_format import SAFETENSORS
-from snclr_mm.checkpoints.formats.timm_format import TIMM
-from snclr_mm.checkpoints.formats.torchvision_format import TORCHVISION
 from snclr_mm.cli import load_checkpoints_safely
 
-from .architecture import Architecture, State, ViTArchitecture, infer_architecture
-from .format import Backbone, Format, tensors_of
-from .formats import mmpretrain_format
+from .architecture import (
+    Architecture,
+    State,
+    ViTArchitecture,
+    infer_architecture,
+    load_exactly,
+)
+from .format import tensors_of
+from .formats.detectron2_format import DETECTRON2
+from .formats.downstream_format import MMDET, MMSEG
+from .formats.mmpretrain_format import MMPRETRAIN, PREFIX, SAFETENSORS
+from .formats.moco_v3_format import MOCO_V3
+from .formats.timm_format import TIMM
+from .formats.torchvision_format import TORCHVISION
 
 #: Every format by the name that tools/convert_checkpoint.py takes.
 FORMATS = {
@@ -52,7 +54,6 @@ INSTALL = {
     "timm": "pip install -e '.[timm]'",
     "torchvision": "pip install torchvision",
     "detectron2": "install it from source, as its documentation says",
-    "moco-v3": "pip install -e '.[timm]' torchvision",
 }
 #: Averaged weights beside those that are converted, in timm, torchvision and MMEngine.
 EMA = ("state_dict_ema", "model_ema", "ema_state_dict")
@@ -82,6 +83,7 @@ class Conversion(NamedTuple):
     usage: str
 
 
+@torch.no_grad()
 def convert_checkpoint(
     source: str | Path,
     target: str | Path,
@@ -126,10 +128,10 @@ def convert_checkpoint(
         ImportError: If the target's library is missing; the message says how to get it.
         UnpicklingError: If the source holds more than tensors and ``trust`` is False.
     """
+    target = Path(target)
     _check_options(to, source_format, branch, source, target)
     form = FORMATS[to]
-    with _safe_loading(trust):
-        checkpoint = _read(source)
+    checkpoint = _read(source, trust)
     backbone = FORMATS[source_format].read(checkpoint, branch)
     for name in EMA:
         averaged = checkpoint.get(name)
@@ -142,52 +144,63 @@ def convert_checkpoint(
     for name, value in state.items():
         if not value.isfinite().all():
             raise ValueError(f"{source}: {backbone.renamed[name]} is not finite.")
+    if image_size is not None:
+        state, architecture = resize(state, architecture, image_size)
     # Strictly into MMPretrain's model: a tensor too many or too few ends here.
     try:
-        mmpretrain_format.load(
-            mmpretrain_format.write(state, architecture), architecture
-        )
+        reference = load_exactly(MMPRETRAIN.build(architecture), state)
     except ValueError as error:
         raise ValueError(
             f"{error}\nWith --from {source_format} {source} should hold a plain "
             f"{architecture}; other sources: {', '.join(SOURCES)}."
         ) from None
-    if image_size is not None:
-        state, architecture = resize(state, architecture, image_size)
 
     saved = form.write(state, architecture)
     difference = None
-    with _in_place(Path(target)) as path:
-        _write(saved, path)
+    # Written beside its place, which it takes if all goes well; else it vanishes.
+    with tempfile.TemporaryDirectory(dir=target.absolute().parent) as folder:
+        part = Path(folder) / target.name
+        if part.suffix == ".safetensors":
+            save_file(saved, part, metadata={"format": "pt"})
+        else:
+            torch.save(saved, part)
         if verify:
             picture = read_image(image, getattr(architecture, "image_size", 224))
-            if image_size is None:
-                original = _original(backbone, source_format, architecture)
-                expected = _features(source_format, original, architecture, picture)
+            library = backbone.library or source_format
+            # The source's own model has other positions than a resized one.
+            if library == "mmpretrain" or image_size is not None:
+                expected = MMPRETRAIN.features(reference, picture)
             else:
-                # The source's own model has other positions.
-                resized = mmpretrain_format.write(state, architecture)
-                expected = _features("mmpretrain", resized, architecture, picture)
-            with _safe_loading(trust=False):
-                saved_again = _read(path)
-            found = _features(to, saved_again, architecture, picture)
+                own = {
+                    old.removeprefix(backbone.prefix): backbone.state[new]
+                    for new, old in backbone.renamed.items()
+                }
+                expected = _features(library, own, architecture, picture)
+            found = _features(to, tensors_of(_read(part)), architecture, picture)
             difference = float((found - expected).abs().max())
             if not difference <= TOLERANCE:
                 raise ValueError(
                     f"The features of the {to} model differ by {difference:.3g} from "
                     f"the source's, more than {TOLERANCE:g}: nothing was written."
                 )
-    return _report(saved, state, backbone, architecture, difference, form, target)
+        os.replace(part, target)
+
+    written = {id(value): name for name, value in tensors_of(saved).items()}
+    names = {backbone.renamed[new]: written.get(id(v)) for new, v in state.items()}
+    return Conversion(
+        architecture=architecture,
+        renamed={old: new for old, new in names.items() if new is not None},
+        dropped=backbone.dropped,
+        lost=[old for old, new in names.items() if new is None],
+        difference=difference,
+        usage=form.usage(target, architecture),
+    )
 
 
 def resize(
     state: State, architecture: Architecture, image_size: int
 ) -> tuple[State, Architecture]:
-    """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads.
-
-    Raises:
-        ValueError: For a ResNet, or if ``image_size`` is no multiple of the patches'.
-    """
+    """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads."""
     if not isinstance(architecture, ViTArchitecture):
         raise ValueError(
             f"--image-size {image_size}: a {architecture} takes images of any size."
@@ -199,17 +212,12 @@ def resize(
         )
     old, new = architecture.image_size // patch, image_size // patch
     embedding = resize_pos_embed(state["pos_embed"], (old, old), (new, new), "bicubic")
-    settings = {**vars(architecture), "image_size": image_size}
-    return {**state, "pos_embed": embedding}, ViTArchitecture(**settings)
+    state = {**state, "pos_embed": embedding}
+    return state, dataclasses.replace(architecture, image_size=image_size)
 
 
 def read_image(path: str | Path | None, size: int) -> Tensor:
-    """Read a picture as a normalised square batch, [1, 3, size, size], float64.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture.
-    """
+    """Read a picture as a normalised square batch, [1, 3, size, size], float64."""
     if path is None:
         path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     picture = mmcv.imread(str(path))
@@ -220,53 +228,19 @@ def read_image(path: str | Path | None, size: int) -> Tensor:
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())
 
 
-@torch.no_grad()
 def _features(
-    name: str, saved: dict[str, Any], architecture: Architecture, picture: Tensor
+    name: str, state: State, architecture: Architecture, picture: Tensor
 ) -> Tensor:
-    """Features of a library's own model."""
-    form = FORMATS[name]
+    """Features of a library's own model with these weights, all of them."""
     try:
-        model = form.load(saved, architecture)
+        model = FORMATS[name].build(architecture)
     except ImportError as error:
         raise ImportError(
             f"Features cannot be compared without {name} ({error}): "
             f"{INSTALL.get(name, 'install it')}; or pass --no-verify."
         ) from error
-    return form.features(model, picture)
-
-
-def _original(
-    backbone: Backbone, source_format: str, architecture: Architecture
-) -> dict[str, Any]:
-    """What the source's library loads: the backbone alone, under its own names."""
-    if source_format == "mmpretrain":  # the same for both branches
-        return mmpretrain_format.write(backbone.state, architecture)
-    return {
-        old.removeprefix("module."): backbone.state[new]
-        for new, old in backbone.renamed.items()
-    }
-
-
-def _report(
-    saved: dict,
-    state: State,
-    backbone: Backbone,
-    architecture: Architecture,
-    difference: float | None,
-    form: Format,
-    target: str | Path,
-) -> Conversion:
-    written = {id(value): name for name, value in tensors_of(saved).items()}
-    names = {backbone.renamed[new]: written.get(id(v)) for new, v in state.items()}
-    return Conversion(
-        architecture=architecture,
-        renamed={old: new for old, new in names.items() if new is not None},
-        dropped=backbone.dropped,
-        lost=[old for old, new in names.items() if new is None],
-        difference=difference,
-        usage=form.usage(Path(target), architecture),
-    )
+    bare = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    return FORMATS[name].features(load_exactly(model, bare), picture)
 
 
 def summarize_dropped(names: list[str]) -> dict[str, int]:
@@ -276,7 +250,7 @@ def summarize_dropped(names: list[str]) -> dict[str, int]:
 
 
 def _check_options(
-    to: str, source_format: str, branch: str, source: str | Path, target: str | Path
+    to: str, source_format: str, branch: str, source: str | Path, target: Path
 ) -> None:
     for option, value, allowed in (
         ("--to", to, TARGETS),
@@ -289,20 +263,20 @@ def _check_options(
         raise ValueError(
             f"--branch {branch}: {source_format}'s models have one encoder."
         )
-    container = Path(target).suffix == ".safetensors"
+    container = target.suffix == ".safetensors"
     if container and to not in ("safetensors", "timm", "torchvision"):
         raise ValueError(f"{target}: --to {to} is no flat dict; name it .pth.")
     if to == "safetensors" and not container:
         raise ValueError(f"{target}: a safetensors file is named .safetensors.")
-    if Path(target).is_dir() or not Path(target).absolute().parent.is_dir():
+    if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValueError(f"{target} must be a file in a folder that exists.")
-    if to == "detectron2" and Path(target).suffix != ".pth":
+    if to == "detectron2" and target.suffix != ".pth":
         raise ValueError(f"{target}: detectron2 takes torch's files named .pth.")
-    if Path(target).absolute() == Path(source).absolute():
+    if target.absolute() == Path(source).absolute():
         raise ValueError(f"{target} is IN itself, whose other parts would be lost.")
 
 
-def _read(path: str | Path) -> dict:
+def _read(path: str | Path, trust: bool = False) -> dict:
     is_url = "://" in str(path)
     if not is_url and not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
@@ -313,48 +287,21 @@ def _read(path: str | Path) -> dict:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if not is_url and not zipfile.is_zipfile(path) and not _is_legacy(path):
-        raise ValueError(f"{path} is no checkpoint, or not all of it.")
-    checkpoint = CheckpointLoader.load_checkpoint(
-        str(path), map_location="cpu", logger="silent"
-    )
+    if not is_url:
+        with open(path, "rb") as file:
+            # A zip file, or the bare pickle that torch.save wrote before 1.6.
+            if not file.read(2).startswith((b"PK", b"\x80")):
+                raise ValueError(f"{path} is no checkpoint.")
+    with patch.dict(os.environ):  # Other code of the process may load as before.
+        load_checkpoints_safely(trust)
+        try:
+            checkpoint = CheckpointLoader.load_checkpoint(
+                str(path), map_location="cpu", logger="silent"
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f"{path} is no checkpoint, or not all of it: {error}"
+            ) from None
     if not isinstance(checkpoint, dict) or not tensors_of(checkpoint):
         raise ValueError(f"{path} holds no tensors.")
     return checkpoint
-
-
-def _is_legacy(path: str | Path) -> bool:
-    """Whether it starts as what torch.save wrote before 1.6, a bare pickle."""
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x80"
-
-
-@contextmanager
-def _safe_loading(trust: bool) -> Iterator[None]:
-    """Load safely, or trustingly, inside; the process is afterwards as before."""
-    names = ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
-    before = {name: os.environ.pop(name, None) for name in names}
-    try:
-        load_checkpoints_safely(trust)
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _write(saved: dict[str, Any], path: Path) -> None:
-    if path.suffix == ".safetensors":
-        save_file(saved, path, metadata={"format": "pt"})
-    else:
-        torch.save(saved, path)
-
-
-@contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place if all goes well, else vanishes."""
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
-        part = Path(folder) / path.name
-        yield part
-        os.replace(part, path)

@@ -14,13 +14,18 @@ class Backbone(NamedTuple):
         state (dict[str, Tensor]): MMPretrain's names, without prefix.
         renamed (dict[str, str]): MMPretrain's name -> the name in the checkpoint.
         dropped (list[str]): The checkpoint's other tensors.
+        prefix (str): Of the backbone's names in the checkpoint.
         num_heads (int, optional): Of a ViT, where the checkpoint tells.
+        library (str, optional): The format whose model it is, if not that of the
+            checkpoint.
     """
 
     state: State
     renamed: dict[str, str]
     dropped: list[str]
+    prefix: str
     num_heads: int | None = None
+    library: str | None = None
 
 
 class Format(NamedTuple):
@@ -28,20 +33,18 @@ class Format(NamedTuple):
 
     Attributes:
         read: (checkpoint, branch) -> :class:`Backbone`; None if it is only written.
-        write: (state with MMPretrain's names, architecture) -> what is saved; None if
-            the format is only read.
-        load: (what is saved, architecture) -> the library's own model with all these
-            weights, in double precision; ImportError says how to install the library.
+        write: (state with MMPretrain's names, architecture) -> what is saved. This and
+            all that follow are None if the format is only read.
+        build: architecture -> the library's own model, without classifier.
         features: (that model, image [1, 3, H, W]) -> its last features: of a ResNet
             the map [1, C, h, w], of a ViT the normalised tokens [1, 1 + h * w, C].
-        usage: (path, architecture) -> how the library loads the file; None if the
-            format is only read.
+        usage: (path, architecture) -> how the library loads the file.
     """
 
     read: Callable[[dict, str], Backbone] | None
-    write: Callable[[State, Architecture], dict[str, Any]] | None
-    load: Callable[[dict[str, Any], Architecture], nn.Module]
-    features: Callable[[nn.Module, Tensor], Tensor]
+    write: Callable[[State, Architecture], dict[str, Any]] | None = None
+    build: Callable[[Architecture], nn.Module] | None = None
+    features: Callable[[nn.Module, Tensor], Tensor] | None = None
     usage: Callable[[Path, Architecture], str] | None = None
 
 

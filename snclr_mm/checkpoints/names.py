@@ -1,26 +1,19 @@
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from .architecture import State
-from .format import Backbone, tensors_of
+from .architecture import Architecture, State
+from .format import Backbone, Format, tensors_of
 
 Pairs = Sequence[tuple[str, str]]
 
 
 def rename(name: str, pairs: Pairs) -> str:
-    """Translate a tensor's name.
+    """Translate a name by the first pair that fits it or its beginning up to a dot.
 
-    Args:
-        name (str): As ``layers.3.ln1.weight``.
-        pairs (Sequence[tuple[str, str]]): (from, to), whole names or their beginnings
-            up to a dot, with ``{}`` for an index: ``("layers.{}.ln1",
-            "blocks.{}.norm1")``. The first that fits counts.
-
-    Returns:
-        str: The new name, or the old one if no pair fits.
+    A ``{}`` stands for an index: ``("layers.{}.ln1", "blocks.{}.norm1")``.
     """
     for old, new in pairs:
         pattern = re.escape(old).replace(r"\{\}", r"(\d+)")
@@ -35,9 +28,9 @@ def invert(pairs: Pairs) -> Pairs:
     return [(new, old) for old, new in pairs]
 
 
-def translate(state: State, pairs: Pairs, prefix: str = "") -> State:
-    """The same tensors under other names, with a prefix before each."""
-    return {prefix + rename(name, pairs): value for name, value in state.items()}
+def translate(state: State, pairs: Pairs) -> State:
+    """The same tensors under other names."""
+    return {rename(name, pairs): value for name, value in state.items()}
 
 
 def as_arguments(settings: dict[str, Any]) -> str:
@@ -49,46 +42,41 @@ def pick(
     tensors: dict[str, Tensor],
     pairs: Pairs = (),
     prefix: str = "",
-    without: Iterable[str] = (),
+    without: Sequence[str] = (),
 ) -> Backbone:
-    """Take a backbone out of a checkpoint's tensors.
+    """Take out the names with this prefix whose next part is not in ``without``."""
+    renamed, dropped = {}, []
+    for name in tensors:
+        bare = name.removeprefix(prefix)
+        if name.startswith(prefix) and bare.partition(".")[0] not in without:
+            renamed[rename(bare, pairs)] = name
+        else:
+            dropped.append(name)
+    state = {new: tensors[old] for new, old in renamed.items()}
+    return Backbone(state, renamed, dropped, prefix)
+
+
+def classifier_format(
+    pairs: Pairs, head: Sequence[str], num_heads: dict[int, int], *model: Callable
+) -> Format:
+    """The format of a library that saves a classifier's state dict, DDP's or not.
 
     Args:
-        tensors (dict[str, Tensor]): Of the whole model.
-        pairs (Sequence[tuple[str, str]]): Their names -> MMPretrain's.
-        prefix (str): Of the backbone's names, removed before translating.
-        without (Iterable[str]): First parts of names that are no backbone's, as
-            ``fc``.
-    """
-    without = set(without)
-    renamed = {
-        rename(name.removeprefix(prefix), pairs): name
-        for name in tensors
-        if name.startswith(prefix)
-        and name.removeprefix(prefix).partition(".")[0] not in without
-    }
-    kept = set(renamed.values())
-    return Backbone(
-        state={new: tensors[old] for new, old in renamed.items()},
-        renamed=renamed,
-        dropped=[name for name in tensors if name not in kept],
-    )
-
-
-def pick_classifier(
-    checkpoint: dict, pairs: Pairs, head: Iterable[str], num_heads: dict[int, int]
-) -> Backbone:
-    """Take the backbone out of a classifier's state dict, DDP's or not.
-
-    Args:
-        checkpoint (dict): As the library saves it.
         pairs (Sequence[tuple[str, str]]): MMPretrain's names -> the library's.
-        head (Iterable[str]): First parts of the classifier's names.
+        head (Sequence[str]): First parts of the classifier's names.
         num_heads (dict[int, int]): A ViT's heads by width, where the width tells.
+        *model (Callable): The format's ``build``, ``features`` and ``usage``.
     """
-    tensors = tensors_of(checkpoint)
-    is_ddp = all(name.startswith("module.") for name in tensors)
-    backbone = pick(tensors, invert(pairs), "module." if is_ddp else "", head)
-    token = backbone.state.get("cls_token")
-    heads = None if token is None else num_heads.get(token.shape[-1])
-    return backbone._replace(num_heads=heads)
+
+    def read(checkpoint: dict, branch: str) -> Backbone:
+        tensors = tensors_of(checkpoint)
+        is_ddp = all(name.startswith("module.") for name in tensors)
+        backbone = pick(tensors, invert(pairs), "module." if is_ddp else "", head)
+        token = backbone.state.get("cls_token")
+        heads = None if token is None else num_heads.get(token.shape[-1])
+        return backbone._replace(num_heads=heads)
+
+    def write(state: State, architecture: Architecture) -> dict[str, Any]:
+        return translate(state, pairs)
+
+    return Format(read, write, *model)

@@ -38,9 +38,10 @@ def test_load_exactly():
     state = {"0.weight": torch.ones(2, 2), "0.bias": torch.ones(2)}
     with pytest.raises(ValueError, match=r"missing \['1.weight', '1.bias'\]"):
         load_exactly(model, state)
-    loaded = load_exactly(model, state, optional=r"1\.")
+    model = model[:1]
+    loaded = load_exactly(model, state)
     assert loaded[0].weight.dtype == torch.float64 and not loaded.training
     with pytest.raises(ValueError, match=r"unknown \['x'\]"):
-        load_exactly(model, {**state, "x": torch.ones(1)}, optional=r"1\.")
+        load_exactly(model, {**state, "x": torch.ones(1)})
     with pytest.raises(ValueError, match="size mismatch"):
-        load_exactly(model, {**state, "0.bias": torch.ones(3)}, optional=r"1\.")
+        load_exactly(model, {**state, "0.bias": torch.ones(3)})

@@ -1,7 +1,9 @@
+import io
 import os
 import pickle
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -391,9 +393,13 @@ def test_bad_files(tmp_path):
     torch.save({"epoch": 3}, source)
     with pytest.raises(ValueError, match="holds no tensors"):
         convert_checkpoint(source, tmp_path / "out.pth", "timm")
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("a.txt", "no tensors")
     for name, content in (
         ("page.pth", b"<html>not found</html>"),
         ("cut.pth", source.read_bytes()[:-100]),
+        ("other.pth", other.getvalue()),
         ("text.safetensors", b"text"),
     ):
         broken = tmp_path / name

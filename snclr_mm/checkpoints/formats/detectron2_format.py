@@ -3,16 +3,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snclr_mm.checkpoints.architecture import (
-    Architecture,
-    ResNetArchitecture,
-    State,
-    load_exactly,
-)
+from snclr_mm.checkpoints.architecture import Architecture, ResNetArchitecture, State
 from snclr_mm.checkpoints.format import Format
 from snclr_mm.checkpoints.names import translate
 
-from . import timm_format
+from .timm_format import TIMM
 
 PAIRS = [
     ("conv1", "stem.conv1"),
@@ -21,8 +16,8 @@ PAIRS = [
         (f"layer{stage}.{{}}.{old}", f"res{stage + 1}.{{}}.{new}")
         for stage in range(1, 5)
         for old, new in (
-            *((f"conv{i}", f"conv{i}") for i in range(1, 4)),
-            *((f"bn{i}", f"conv{i}.norm") for i in range(1, 4)),
+            ("conv{}", "conv{}"),
+            ("bn{}", "conv{}.norm"),
             ("downsample.0", "shortcut"),
             ("downsample.1", "shortcut.norm"),
         )
@@ -41,11 +36,11 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
         state = {k: v for k, v in state.items() if not k.endswith(counters)}
         state = translate(state, PAIRS)
     else:
-        state = timm_format.write(state, architecture)
+        state = TIMM.write(state, architecture)
     return {"model": state, "matching_heuristics": True}
 
 
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """detectron2's ResNet with FrozenBN."""
     from detectron2.config import get_cfg
     from detectron2.layers import ShapeSpec
@@ -62,8 +57,7 @@ def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
     if architecture.depth < 50:
         cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    model = build_resnet_backbone(cfg, ShapeSpec(channels=3))
-    return load_exactly(model, saved["model"])
+    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -85,4 +79,4 @@ def usage(path: Path, architecture: Architecture) -> str:
     )
 
 
-DETECTRON2 = Format(None, write, load, features, usage)
+DETECTRON2 = Format(None, write, build, features, usage)

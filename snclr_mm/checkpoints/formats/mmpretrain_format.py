@@ -2,14 +2,12 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from mmengine.registry import init_default_scope
-from mmpretrain.models import MoCoV3ViT, VisionTransformer
-from mmpretrain.registry import MODELS
+from mmpretrain.models import MoCoV3ViT, ResNet, VisionTransformer
 from torch import Tensor, nn
 
-from snclr_mm.checkpoints.architecture import Architecture, State, load_exactly
+from snclr_mm.checkpoints.architecture import Architecture, ResNetArchitecture, State
 from snclr_mm.checkpoints.format import Backbone, Format, tensors_of
-from snclr_mm.checkpoints.names import pick, translate
+from snclr_mm.checkpoints.names import pick
 
 #: Where SNCLR and MoCoV3, BYOL, and MoCo keep the momentum encoder's backbone.
 MOMENTUM = (
@@ -23,13 +21,7 @@ PREFIX = "backbone."
 def read(checkpoint: dict, branch: str) -> Backbone:
     """Read what MMEngine saved: this project's, MMPretrain's or MMSelfSup's models.
 
-    Args:
-        checkpoint (dict): With or without ``state_dict`` and ``meta``.
-        branch (str): 'online' or 'momentum'.
-
-    Raises:
-        ValueError: If there is no such branch, or the checkpoint's config has a setting
-            of the backbone that other libraries' models do not have.
+    A config in ``meta`` tells the heads, and what cannot be converted.
     """
     tensors = tensors_of(checkpoint)
     prefixes = [PREFIX] if branch == "online" else list(MOMENTUM)
@@ -54,22 +46,16 @@ def read(checkpoint: dict, branch: str) -> Backbone:
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
     """As a model's part, so that it loads like a pretraining checkpoint."""
-    return {"state_dict": translate(state, [], PREFIX)}
+    return {"state_dict": {PREFIX + name: value for name, value in state.items()}}
 
 
-def bare(saved: dict[str, Any]) -> State:
-    """The saved tensors without the prefix."""
-    tensors = saved["state_dict"].items()
-    return {name.removeprefix(PREFIX): value for name, value in tensors}
-
-
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """MMPretrain's ResNet or VisionTransformer."""
-    init_default_scope("mmpretrain")
-    config = architecture.config
-    if config["type"] == "VisionTransformer":
-        config["out_type"] = "raw"
-    return load_exactly(MODELS.build(config), bare(saved))
+    if isinstance(architecture, ResNetArchitecture):
+        return ResNet(architecture.depth)
+    settings = vars(architecture).copy()
+    patch_size, img_size = settings.pop("patch_size"), settings.pop("image_size")
+    return VisionTransformer(settings, img_size, patch_size, out_type="raw")
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -132,4 +118,12 @@ def _literal(node: ast.AST) -> Any:
         return None
 
 
-MMPRETRAIN = Format(read, write, load, features, usage)
+MMPRETRAIN = Format(read, write, build, features, usage)
+#: MMPretrain's names without prefix, as a flat dict, for MMPretrain's model.
+SAFETENSORS = MMPRETRAIN._replace(
+    read=None,
+    write=lambda state, architecture: dict(state),
+    usage=lambda path, architecture: (
+        f'backbone.load_state_dict(safetensors.torch.load_file("{path}"))'
+    ),
+)

@@ -6,12 +6,9 @@ from torch import Tensor, nn
 from snclr_mm.checkpoints.architecture import (
     Architecture,
     ResNetArchitecture,
-    State,
     ViTArchitecture,
-    load_exactly,
 )
-from snclr_mm.checkpoints.format import Backbone, Format
-from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
+from snclr_mm.checkpoints.names import as_arguments, classifier_format
 
 PAIRS = [
     ("patch_embed.projection", "patch_embed.proj"),
@@ -28,25 +25,13 @@ CLASSIFIER = ("fc", "head")
 NUM_HEADS = {192: 3, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 
 
-def read(checkpoint: dict, branch: str) -> Backbone:
-    """Read a state dict of timm's ResNet or VisionTransformer."""
-    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
-
-
-def write(state: State, architecture: Architecture) -> dict[str, Any]:
-    """A state dict without the classifier."""
-    return translate(state, PAIRS)
-
-
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """timm's resnet* or VisionTransformer, without the classifier."""
     import timm
 
     if isinstance(architecture, ResNetArchitecture):
-        model = timm.create_model(f"resnet{architecture.depth}", num_classes=0)
-    else:
-        model = timm.models.VisionTransformer(**_settings(architecture))
-    return load_exactly(model, saved)
+        return timm.create_model(f"resnet{architecture.depth}", num_classes=0)
+    return timm.models.VisionTransformer(**_settings(architecture))
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
@@ -75,4 +60,4 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
     )
 
 
-TIMM = Format(read, write, load, features, usage)
+TIMM = classifier_format(PAIRS, CLASSIFIER, NUM_HEADS, build, features, usage)

@@ -6,12 +6,9 @@ from torch import Tensor, nn
 from snclr_mm.checkpoints.architecture import (
     Architecture,
     ResNetArchitecture,
-    State,
     ViTArchitecture,
-    load_exactly,
 )
-from snclr_mm.checkpoints.format import Backbone, Format
-from snclr_mm.checkpoints.names import as_arguments, pick_classifier, translate
+from snclr_mm.checkpoints.names import as_arguments, classifier_format
 
 LAYER = "encoder.layers.encoder_layer_{}"
 PAIRS = [
@@ -31,39 +28,21 @@ NUM_HEADS = {768: 12, 1024: 16, 1280: 16}  # by width, of all its ViTs
 CLASSIFIER = ("fc", "heads")
 
 
-def read(checkpoint: dict, branch: str) -> Backbone:
-    """Read a state dict of torchvision's ResNet or VisionTransformer."""
-    return pick_classifier(checkpoint, PAIRS, CLASSIFIER, NUM_HEADS)
-
-
-def write(state: State, architecture: Architecture) -> dict[str, Any]:
-    """A state dict without the classifier."""
-    return translate(state, PAIRS)
-
-
-def load(saved: dict[str, Any], architecture: Architecture) -> nn.Module:
+def build(architecture: Architecture) -> nn.Module:
     """torchvision's resnet* or VisionTransformer, without the classifier."""
     from torchvision import models
+    from torchvision.models.feature_extraction import create_feature_extractor
 
     if isinstance(architecture, ResNetArchitecture):
         model = getattr(models, f"resnet{architecture.depth}")(weights=None)
-    else:
-        model = models.VisionTransformer(**_settings(architecture))
-    return load_exactly(model, saved, optional="fc|heads")
+        return create_feature_extractor(model, {"layer4": "last"})
+    model = models.VisionTransformer(**_settings(architecture))
+    return create_feature_extractor(model, {"encoder.ln": "last"})
 
 
 def features(model: nn.Module, image: Tensor) -> Tensor:
     """Of torchvision's own model."""
-    if hasattr(model, "encoder"):
-        tokens = model._process_input(image)
-        tokens = nn.functional.pad(tokens, (0, 0, 1, 0))
-        tokens[:, 0] = model.class_token[:, 0]
-        return model.encoder(tokens)
-    for name, module in model.named_children():
-        if name == "avgpool":
-            break
-        image = module(image)
-    return image
+    return model(image)["last"]
 
 
 def usage(path: Path, architecture: Architecture) -> str:
@@ -93,4 +72,4 @@ def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
     )
 
 
-TORCHVISION = Format(read, write, load, features, usage)
+TORCHVISION = classifier_format(PAIRS, CLASSIFIER, NUM_HEADS, build, features, usage)
