@@ -3,7 +3,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,9 +62,6 @@ class ImageCache:
         self._index = np.load(self.index_file)
         self._bytes = None
 
-    def __len__(self) -> int:
-        return len(self._index)
-
     def __getitem__(self, row: int) -> np.ndarray:
         """A copy of image ``row``, [H, W, 3], uint8."""
         if self._bytes is None:
@@ -79,26 +75,21 @@ class ImageCache:
         return {**self.__dict__, "_bytes": None}
 
     def _write(self, paths: Sequence[str], load: Callable) -> None:
-        folder = self.file.parent
         self._check_space(paths)
         index, start = [], 0
-        fd, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        temporary = self.file.with_suffix(".tmp")
         try:
-            with os.fdopen(fd, "wb") as file:
+            with open(temporary, "wb") as file:
                 images = _load_in_order(paths, load)
                 for image in track(images, "decoding", len(paths), transient=True):
                     _check_image(image)
                     height, width = image.shape[:2]
                     index.append((start, height, width))
                     start += file.write(np.ascontiguousarray(image).data)
-            os.chmod(temporary, 0o644)
-            with open(f"{temporary}.npy", "wb") as file:
-                np.save(file, np.array(index, dtype=np.int64).reshape(-1, 3))
-            os.replace(f"{temporary}.npy", self.index_file)
-            os.replace(temporary, self.file)
+            np.save(self.index_file, np.array(index, dtype=np.int64).reshape(-1, 3))
+            temporary.rename(self.file)
         finally:
-            for leftover in (temporary, f"{temporary}.npy"):
-                Path(leftover).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         message = f"Decoded {len(paths)} images, {start / 1e9:.3f} GB: {self.file}"
         print_log(message, "current")
 

@@ -1,42 +1,12 @@
-from .hooks import (
-    CollapseHook,
-    DiagnosticHook,
-    NeighborAgeHook,
-    NeighborPurityHook,
-    NeighborQueueHook,
-    OnlineKNNHook,
-    OnlineLinearProbeHook,
-    PositivenessEntropyHook,
-)
-from .optimizers import (
-    CPUAmpOptimWrapper,
-    ForeachLARS,
-    MultiLinearOptimWrapperConstructor,
-)
-from .parallel import (
-    CPUDistributedDataParallel,
-    CPUFullyShardedDataParallel,
-    ResumableFSDPStrategy,
-    fsdp_wrap_policy,
-)
-from .runners import KNNTestLoop, KNNValLoop
+from . import hooks, optimizers, parallel, runners
+from .hooks import *  # noqa: F403
+from .optimizers import *  # noqa: F403
+from .parallel import *  # noqa: F403
+from .runners import *  # noqa: F403
 
 __all__ = [
-    "CPUAmpOptimWrapper",
-    "CPUDistributedDataParallel",
-    "CPUFullyShardedDataParallel",
-    "CollapseHook",
-    "DiagnosticHook",
-    "ForeachLARS",
-    "KNNTestLoop",
-    "KNNValLoop",
-    "MultiLinearOptimWrapperConstructor",
-    "NeighborAgeHook",
-    "NeighborPurityHook",
-    "NeighborQueueHook",
-    "OnlineKNNHook",
-    "OnlineLinearProbeHook",
-    "PositivenessEntropyHook",
-    "ResumableFSDPStrategy",
-    "fsdp_wrap_policy",
+    *hooks.__all__,
+    *optimizers.__all__,
+    *parallel.__all__,
+    *runners.__all__,
 ]

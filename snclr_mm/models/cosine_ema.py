@@ -28,8 +28,7 @@ class ForeachCosineEMA(CosineEMA):
 
     def __init__(self, model: nn.Module, *args, **kwargs) -> None:
         super().__init__(model, *args, **kwargs)
-        # Mirrors `steps`; None where it has to be read.
-        self._steps: int | None = 0
+        self._steps = 0  # mirrors `steps`
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -42,8 +41,6 @@ class ForeachCosineEMA(CosineEMA):
         Raises:
             RuntimeError: If the length of training is not known.
         """
-        if self._steps is None:
-            self._steps = int(self.steps)
         average, source = self._tensors(self.module), self._tensors(model)
         if self._steps == 0:
             _copy(average, source)
@@ -67,9 +64,8 @@ class ForeachCosineEMA(CosineEMA):
                 "MMEngine's Runner sets it; in a loop of your own, call MessageHub."
                 "get_current_instance().update_info('max_iters', ITERATIONS)."
             )
-        steps = int(self.steps) if self._steps is None else self._steps
         # A tensor: CosineEMA computes the angle in float32, as its counter is one.
-        angle = math.pi * torch.tensor(steps) / float(max_iters)
+        angle = math.pi * torch.tensor(self._steps) / float(max_iters)
         annealed = (math.cos(angle) + 1) / 2
         return self.end_momentum - (self.end_momentum - self.momentum) * annealed
 
@@ -88,15 +84,13 @@ class ForeachCosineEMA(CosineEMA):
 
     def _load_from_state_dict(self, *args) -> None:
         super()._load_from_state_dict(*args)
-        self._steps = None
+        self._steps = int(self.steps)
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
     # By type: the fast kernel takes one at a time, and batch norm's counters are ints.
-    groups = defaultdict(lambda: ([], []))
-    for target, source in zip(targets, sources, strict=True):
-        group = groups[target.dtype, source.dtype, target.device, source.device]
-        group[0].append(target)
-        group[1].append(source)
+    groups = defaultdict(list)
+    for pair in zip(targets, sources, strict=True):
+        groups[tuple((t.dtype, t.device) for t in pair)].append(pair)
     for group in groups.values():
-        torch._foreach_copy_(*group)
+        torch._foreach_copy_(*zip(*group, strict=True))

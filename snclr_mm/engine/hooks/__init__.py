@@ -1,21 +1,5 @@
-from .diagnostics import (
-    CollapseHook,
-    DiagnosticHook,
-    NeighborAgeHook,
-    NeighborPurityHook,
-    OnlineKNNHook,
-    OnlineLinearProbeHook,
-    PositivenessEntropyHook,
-)
+from . import diagnostics
+from .diagnostics import *  # noqa: F403
 from .neighbor_queue_hook import NeighborQueueHook
 
-__all__ = [
-    "CollapseHook",
-    "DiagnosticHook",
-    "NeighborAgeHook",
-    "NeighborPurityHook",
-    "NeighborQueueHook",
-    "OnlineKNNHook",
-    "OnlineLinearProbeHook",
-    "PositivenessEntropyHook",
-]
+__all__ = [*diagnostics.__all__, "NeighborQueueHook"]

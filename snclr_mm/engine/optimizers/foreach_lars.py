@@ -7,17 +7,6 @@ from mmpretrain.registry import OPTIMIZERS
 from torch import Tensor
 from torch.distributed.fsdp import FlatParameter
 
-#: What parameters that are updated together have in common.
-SETTINGS = (
-    "lr",
-    "momentum",
-    "weight_decay",
-    "dampening",
-    "eta",
-    "nesterov",
-    "lars_exclude",
-)
-
 
 @OPTIMIZERS.register_module()
 class ForeachLARS(LARS):
@@ -72,39 +61,35 @@ class ForeachLARS(LARS):
                 loss = closure()
         alike = defaultdict(list)
         for group in self.param_groups:
-            settings = tuple((key, group.get(key)) for key in SETTINGS)
+            names = (*self.defaults, "lars_exclude")
+            settings = tuple((name, group.get(name)) for name in names)
             for p in group["params"]:
                 if p.grad is not None:
                     fresh = "momentum_buffer" not in self.state.get(p, ())
                     alike[settings, fresh, p.device, p.dtype].append(p)
         for (settings, *_), params in alike.items():
-            self._update(params, **dict(settings))
+            self._update(params, dict(settings))
         return loss
 
-    def _update(
-        self,
-        params: list[Tensor],
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        dampening: float,
-        eta: float,
-        nesterov: bool,
-        lars_exclude: bool,
-    ) -> None:
+    def _update(self, params: list[Tensor], settings: dict) -> None:
+        weight_decay, momentum = settings["weight_decay"], settings["momentum"]
         grads = [p.grad for p in params]
-        rate = lr
-        if not lars_exclude:
+        rate = settings["lr"]
+        if not settings["lars_exclude"]:
             weight_norm = _norms(params)
             grad_norm = _norms(grads)
-            trust = eta * weight_norm
+            trust = settings["eta"] * weight_norm
             trust /= grad_norm + weight_decay * weight_norm + self.eps
             known = (weight_norm != 0) & (grad_norm != 0)
-            rate = list((torch.where(known, trust, 1.0) * lr).unbind())
+            rate = list((torch.where(known, trust, 1.0) * rate).unbind())
         steps = torch._foreach_add(grads, params, alpha=weight_decay)
         torch._foreach_mul_(steps, rate)
         if momentum != 0:
-            steps = self._accumulate(params, steps, momentum, dampening, nesterov)
+            buffers = self._accumulate(params, steps, momentum, settings["dampening"])
+            if settings["nesterov"]:
+                torch._foreach_add_(steps, buffers, alpha=momentum)
+            else:
+                steps = buffers
         torch._foreach_sub_(params, steps)
 
     def _accumulate(
@@ -113,8 +98,8 @@ class ForeachLARS(LARS):
         steps: list[Tensor],
         momentum: float,
         dampening: float,
-        nesterov: bool,
     ) -> list[Tensor]:
+        """The momentum buffers after these steps."""
         states = [self.state[p] for p in params]
         if "momentum_buffer" in states[0]:
             buffers = [state["momentum_buffer"] for state in states]
@@ -124,9 +109,7 @@ class ForeachLARS(LARS):
             buffers = [step.clone() for step in steps]
             for state, buffer in zip(states, buffers, strict=True):
                 state["momentum_buffer"] = buffer
-        return (
-            torch._foreach_add(steps, buffers, alpha=momentum) if nesterov else buffers
-        )
+        return buffers
 
 
 def _norms(tensors: list[Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 from abc import ABC, abstractmethod
 
 import torch
+from mmcv.transforms import BaseTransform, RandomApply
 from mmpretrain.registry import BATCH_AUGMENTS
 from torch import Tensor
 
@@ -12,11 +13,17 @@ class BatchTransform(ABC):
     draws on any device, and the host knows which images change without waiting for the
     device.
 
-    Attributes:
-        prob (float): The probability for an image to be changed.
+    Args:
+        options (BaseTransform): The transform of single images, built from the same
+            arguments. Its ``prob`` is the probability for an image to be changed.
+
+    Raises:
+        ValueError: If it has options that do not work on batches.
     """
 
-    prob = 1.0
+    def __init__(self, options: BaseTransform) -> None:
+        self.options = options
+        self.prob = getattr(options, "prob", 1.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change some of the images.
@@ -42,6 +49,33 @@ class BatchTransform(ABC):
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change all of the images; see ``__call__``."""
 
+    @staticmethod
+    def _refuse(given: str, advice: str) -> None:
+        raise ValueError(
+            f"{given} does not work on batches: {advice} (config key "
+            "data_preprocessor.transforms)."
+        )
+
+
+@BATCH_AUGMENTS.register_module(name="RandomApply")
+class BatchRandomApply(BatchTransform):
+    """MMCV's RandomApply: some images get all of the transforms, the others none.
+
+    Args:
+        transforms (list[dict] | dict): Configs of batch transforms.
+        prob (float): Probability. Defaults to 0.5.
+    """
+
+    def __init__(self, transforms: list[dict] | dict, prob: float = 0.5) -> None:
+        super().__init__(RandomApply([], prob))
+        transforms = [transforms] if isinstance(transforms, dict) else transforms
+        self.transforms = build_transforms(transforms, "RandomApply.transforms")
+
+    def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        for transform in self.transforms:
+            images = transform(images, generator)
+        return images
+
 
 def build_transforms(transforms: list[dict], key: str) -> list[BatchTransform]:
     """Build transforms from the configs that a pipeline on the CPU has.
@@ -54,21 +88,18 @@ def build_transforms(transforms: list[dict], key: str) -> list[BatchTransform]:
     Raises:
         ValueError: If there is no such transform for batches.
     """
-    built = []
+    known = {
+        name: cls
+        for name, cls in sorted(BATCH_AUGMENTS.module_dict.items())
+        if issubclass(cls, BatchTransform)
+    }
     for i, cfg in enumerate(transforms):
-        cls = BATCH_AUGMENTS.get(cfg["type"])
-        if not (isinstance(cls, type) and issubclass(cls, BatchTransform)):
-            known = sorted(
-                name
-                for name, cls in BATCH_AUGMENTS.module_dict.items()
-                if issubclass(cls, BatchTransform)
-            )
+        if BATCH_AUGMENTS.get(cfg["type"]) not in known.values():
             raise ValueError(
                 f"{key}[{i}].type={cfg['type']!r} does not work on batches: use one of "
                 f"{', '.join(known)}, or leave it in train_dataloader.dataset.pipeline."
             )
-        built.append(BATCH_AUGMENTS.build(cfg))
-    return built
+    return [BATCH_AUGMENTS.build(cfg) for cfg in transforms]
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:

@@ -15,27 +15,17 @@ class BatchColorJitter(BatchTransform):
 
     Also the rounding is Pillow's: down after each operation, and hue and saturation as
     whole numbers.
-
-    Args:
-        kwargs: As for MMPretrain's.
-
-    Raises:
-        ValueError: If the backend is not Pillow.
     """
 
     def __init__(self, **kwargs) -> None:
-        options = ColorJitter(**kwargs)
-        if options.backend != "pillow":
-            raise ValueError(
-                f"ColorJitter(backend={options.backend!r}) does not work on batches: "
-                "leave backend out, or give 'pillow' (config key "
-                "data_preprocessor.transforms)."
+        super().__init__(ColorJitter(**kwargs))
+        if self.options.backend != "pillow":
+            self._refuse(
+                f"ColorJitter(backend={self.options.backend!r})",
+                "leave backend out, or give 'pillow'",
             )
-        self.ranges = {
-            name: getattr(options, name)
-            for name in OPERATIONS
-            if getattr(options, name) is not None
-        }
+        ranges = {name: getattr(self.options, name) for name in OPERATIONS}
+        self.ranges = {name: r for name, r in ranges.items() if r is not None}
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.jitter(images, *self.draw(len(images), generator))

@@ -13,15 +13,10 @@ class BatchGaussianBlur(BatchTransform):
     Pillow blurs three times with a box whose length is not a whole number, along each
     axis (Gwosdek et al., Theoretical Foundations of Gaussian Convolution by Extended
     Box Filtering, SSVM 2011). That is linear, so here it is one matrix per axis.
-
-    Args:
-        kwargs: As for MMPretrain's: ``radius`` or ``magnitude_range`` with
-            ``magnitude_std`` ("inf": uniform), and ``prob``.
     """
 
     def __init__(self, **kwargs) -> None:
-        self.options = GaussianBlur(**kwargs)
-        self.prob = self.options.prob
+        super().__init__(GaussianBlur(**kwargs))
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.blur(images, self.draw_radii(len(images), generator))

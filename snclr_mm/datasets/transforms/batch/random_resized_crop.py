@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import torch
 from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmpretrain.registry import BATCH_AUGMENTS
@@ -10,23 +11,17 @@ from .batch_transform import BatchTransform, resample, to_device
 
 @BATCH_AUGMENTS.register_module(name="RandomResizedCrop")
 class BatchRandomResizedCrop(BatchTransform):
-    """MMPretrain's RandomResizedCrop for images that all have one size.
-
-    Args:
-        kwargs: As for MMPretrain's; interpolation bilinear.
-
-    Raises:
-        ValueError: For another interpolation.
-    """
+    """MMPretrain's RandomResizedCrop for images of one size; bilinear alone."""
 
     def __init__(self, **kwargs) -> None:
-        self.options = RandomResizedCrop(**kwargs)
+        super().__init__(RandomResizedCrop(**kwargs))
         if self.options.interpolation != "bilinear":
-            raise ValueError(
-                f"RandomResizedCrop(interpolation={self.options.interpolation!r}) does "
-                "not work on batches: leave it out, or give 'bilinear' (config key "
-                "data_preprocessor.transforms)."
+            self._refuse(
+                f"RandomResizedCrop(interpolation={self.options.interpolation!r})",
+                "leave it out, or give 'bilinear'",
             )
+        #: Makes no attempt, so it gives the box in the middle.
+        self.middle = RandomResizedCrop(**{**kwargs, "max_attempts": 0})
 
     def apply(self, images: Tensor, generator: torch.Generator) -> Tensor:
         boxes = self.draw_boxes(len(images), *images.shape[2:], generator)
@@ -58,20 +53,12 @@ class BatchRandomResizedCrop(BatchTransform):
             ],
             dim=-1,
         )
-        middle = torch.tensor(self._middle_box(height, width), dtype=boxes.dtype)
+        middle = self.middle.rand_crop_params(np.empty((height, width)))
+        middle = torch.tensor(middle, dtype=boxes.dtype)
         boxes = torch.cat([boxes, middle.expand(n, 1, 4)], dim=1)
         fits = torch.cat([fits, fits.new_ones(n, 1)], dim=1)
         first = (fits * torch.arange(attempts + 1, 0, -1)).argmax(1)
         return boxes[torch.arange(n), first]
-
-    def _middle_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        narrow, wide = self.options.aspect_ratio_range
-        h, w = height, width
-        if width / height < narrow:
-            h = round(w / narrow)
-        elif width / height > wide:
-            w = round(h * wide)
-        return (height - h) // 2, (width - w) // 2, h, w
 
     def crop(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Cut out and resize.
