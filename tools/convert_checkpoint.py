@@ -9,7 +9,6 @@ library's own model; its features of a photograph must be the source's.
 
 import argparse
 from pathlib import Path
-from pickle import UnpicklingError
 
 from snclr_mm.checkpoints import (
     BRANCHES,
@@ -19,6 +18,7 @@ from snclr_mm.checkpoints import (
     convert_checkpoint,
     summarize_dropped,
 )
+from snclr_mm.cli import explain_refusal
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -76,23 +76,19 @@ def describe(conversion: Conversion, verbose: bool) -> str:
 def main(argv: list[str] | None = None) -> Conversion:
     args = parse_args(argv)
     try:
-        conversion = convert_checkpoint(
-            args.source,
-            args.target,
-            args.to,
-            args.source_format,
-            args.branch,
-            args.image_size,
-            args.num_heads,
-            args.image,
-            verify=not args.no_verify,
-            trust=args.trust_checkpoint,
-        )
-    except UnpicklingError as error:
-        raise SystemExit(
-            f"{args.source} holds more than tensors and plain data: {error}\n"
-            "If you trust its source, pass --trust-checkpoint."
-        ) from None
+        with explain_refusal(args.source):
+            conversion = convert_checkpoint(
+                args.source,
+                args.target,
+                args.to,
+                args.source_format,
+                args.branch,
+                args.image_size,
+                args.num_heads,
+                args.image,
+                verify=not args.no_verify,
+                trust=args.trust_checkpoint,
+            )
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(describe(conversion, args.verbose))

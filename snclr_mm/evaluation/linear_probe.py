@@ -36,10 +36,7 @@ class LogisticRegressions(NamedTuple):
 
 @torch.enable_grad()
 def fit_logistic_regressions(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    chunk_size: int = 2**22,
+    features: Tensor, labels: Tensor, num_classes: int, chunk_size: int = 2**22
 ) -> LogisticRegressions:
     """Fit logistic regressions of all :data:`STRENGTHS` at once.
 
@@ -54,7 +51,7 @@ def fit_logistic_regressions(
     Args:
         features (Tensor): [n, C], float32.
         labels (Tensor): [n], int64, 0 to ``num_classes`` - 1.
-        num_classes (int): Number of classes, K.
+        num_classes (int): K.
         chunk_size (int): Logits held at a time.
     """
     mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -76,10 +73,7 @@ def fit_logistic_regressions(
 
     v, bias = x.new_zeros(axes.shape[1], *shape), x.new_zeros(shape)
     optimizer = torch.optim.LBFGS(
-        [v, bias],
-        max_iter=100,
-        tolerance_change=1e-6,
-        line_search_fn="strong_wolfe",
+        [v, bias], max_iter=100, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
@@ -168,11 +162,8 @@ def sweep_linear_probe(
         dict(zip(columns, row, strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
-    return {
-        "accuracy": columns["test"][best],
-        "C": STRENGTHS[best],
-        "candidates": candidates,
-    }
+    accuracy = columns["test"][best]
+    return {"accuracy": accuracy, "C": STRENGTHS[best], "candidates": candidates}
 
 
 def _hold_out(features: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -187,13 +178,7 @@ def _hold_out(features: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tens
 
 
 def draw_per_class(labels: Tensor, counts: Tensor, seed: int) -> np.ndarray:
-    """Draw rows of each class without replacement, class by class.
-
-    Args:
-        labels (Tensor): [n].
-        counts (Tensor): How many of each class that occurs, in ascending order.
-        seed (int): The same seed, labels and counts give the same rows.
-    """
+    """Draw rows of each class without replacement: ``counts`` of those that occur."""
     labels = labels.cpu().numpy()
     generator = np.random.default_rng(seed)
     return np.concatenate(
