@@ -17,13 +17,13 @@ import hashlib
 import itertools
 import json
 import os
+import queue
 import re
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -124,30 +124,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("pretraining").add_argument
     add("--epochs", type=int, help="default: the config's")
     add("--images", type=int, help="first images of the training set; default: all")
+    text = "evaluate on the last training images, to choose without the test set"
+    add("--holdout", type=int, help=text)
     add(
-        "--holdout",
-        type=int,
-        help="evaluate on the last so many images of the training set, to choose "
-        "settings without the test set",
-    )
-    add(
-        "--vary",
-        nargs="+",
-        action="append",
-        default=[],
-        metavar=("KEY", "VALUE"),
-        help="add each config with this key set to each value, the rest unchanged; may "
-        "be repeated",
-    )
+        "--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
+        help="add each config with this key set to each value; may be repeated",
+    )  # fmt: skip
     protocols = ["knn", "linear", "few-shot"]
     add("--protocols", nargs="+", default=protocols, metavar="NAME")
     add("--per-class", type=int, default=10, help="few-shot labels")
     add("--draws", type=int, default=20, help="of the few-shot labels")
-    add(
-        "--no-references",
-        action="store_true",
-        help="leave out random weights and raw pixels",
-    )
+    text = "leave out random weights and raw pixels"
+    add("--no-references", action="store_true", help=text)
     args = parser.parse_args(argv)
     for name in ("epochs", "images", "holdout", "jobs", "per_class", "draws"):
         value = getattr(args, name)
@@ -191,8 +179,7 @@ def list_arms(args: argparse.Namespace) -> list[Arm]:
                 name = f"{algorithm} {key.split('.')[-1]}={value}"
                 arms.append(Arm(name, config, {key: yaml.safe_load(value)}))
     names = [arm.name for arm in arms]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
+    if twice := {name for name in names if names.count(name) > 1}:
         raise SystemExit(f"Several rows would be named {sorted(twice)}.")
     return arms
 
@@ -301,70 +288,72 @@ def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -
         raise subprocess.CalledProcessError(code, command, output=log)
 
 
-class Executor:
-    """Trains and measures runs in child processes, ``args.jobs`` at a time."""
+def execute(runs: list[Run], args: argparse.Namespace) -> list[dict | None]:
+    """Finish all runs, ``args.jobs`` at a time, in child processes.
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-        self.thread = threading.local()
+    Returns:
+        list[dict | None]: The metrics of each, or None where it failed.
+    """
+    slots, done = queue.SimpleQueue(), itertools.count(1)
+    for slot in range(args.jobs):
+        slots.put(slot)
 
-    def __call__(self, runs: list[Run]) -> list[dict | None]:
-        """Finish all runs; returns the metrics of each, or None where it failed."""
-        slots, done = iter(range(self.args.jobs)), itertools.count(1)
+    def finish(run: Run) -> dict | None:
+        slot, start = slots.get(), time.time()
 
-        def take_slot() -> None:
-            self.thread.slot = next(slots)
+        def call(name: str, *options) -> None:
+            run_tool(name, options, run.folder, slot, args.jobs)
 
-        def finish(run: Run) -> dict | None:
-            start = time.time()
-            try:
-                metrics, known = self._measure(run)
-                text = ", ".join(f"{key} {value:.2f}" for key, value in metrics.items())
-                text += " (finished before)" if known else ""
-            except subprocess.CalledProcessError as error:
-                metrics, text = None, f"FAILED, see {error.output}"
-            text += f"; {(time.time() - start) / 60:.1f} min"
-            print(f"[{next(done)}/{len(runs)}] {run}: {text}", flush=True)
-            return metrics
+        try:
+            metrics, known = measure(run, args, call)
+            text = ", ".join(f"{key} {value:.2f}" for key, value in metrics.items())
+            text += " (finished before)" if known else ""
+        except subprocess.CalledProcessError as error:
+            metrics, text = None, f"FAILED, see {error.output}"
+        finally:
+            slots.put(slot)
+        minutes = (time.time() - start) / 60
+        print(
+            f"[{next(done)}/{len(runs)}] {run}: {text}; {minutes:.1f} min", flush=True
+        )
+        return metrics
 
-        with ThreadPoolExecutor(self.args.jobs, initializer=take_slot) as pool:
-            return list(pool.map(finish, runs))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return list(pool.map(finish, runs))
 
-    def _call(self, name: str, run: Run, *options) -> None:
-        run_tool(name, options, run.folder, self.thread.slot, self.args.jobs)
 
-    def _train(self, run: Run) -> bool:
-        """Train to the end; returns whether that was done before."""
-        finished = run.folder / "trained"
-        if finished.exists():
-            return True
-        self._call("train", run, run.config, "--work-dir", run.folder, "--resume")
+def train(run: Run, call: Callable) -> bool:
+    """Train to the end; returns whether that was done before."""
+    finished = run.folder / "trained"
+    known = finished.exists()
+    if not known:
+        call("train", run.config, "--work-dir", run.folder, "--resume")
         finished.touch()
-        return False
+    return known
 
-    def _measure(self, run: Run) -> tuple[dict, bool]:
-        """Metrics of a run, and whether they were there before."""
-        args, result = self.args, run.folder / "evaluation.json"
-        if args.pretrained:
-            known = self._train(run)
-            curves = read_curves(run)
-            return {name: curve[-1][1] for name, curve in curves.items()}, known
-        options = ["--protocols", *args.protocols, "--seed", run.seed]
-        options += ["--per-class", args.per_class, "--draws", args.draws]
-        # Another evaluation than asked for does not count.
-        asked = run.folder / "evaluation_options.txt"
-        known = result.exists() and asked.exists()
-        known = known and asked.read_text() == str(options)
-        if not known:
-            checkpoint = run.arm.reference
-            if checkpoint is None:
-                self._train(run)
-                checkpoint = (run.folder / "last_checkpoint").read_text().strip()
-            result.unlink(missing_ok=True)  # evaluate.py would add to it
-            out = ["--out", result]
-            self._call("evaluate", run, run.config, checkpoint, *options, *out)
-            asked.write_text(str(options))
-        return json.loads(result.read_text())["summary"], known
+
+def measure(run: Run, args: argparse.Namespace, call: Callable) -> tuple[dict, bool]:
+    """Metrics of a run, and whether they were there before."""
+    if args.pretrained:
+        known = train(run, call)
+        return {name: curve[-1][1] for name, curve in read_curves(run).items()}, known
+    options = ["--protocols", *args.protocols, "--seed", run.seed]
+    options += ["--per-class", args.per_class, "--draws", args.draws]
+    result, asked = (
+        run.folder / "evaluation.json",
+        run.folder / "evaluation_options.txt",
+    )
+    # Another evaluation than asked for does not count.
+    known = result.exists() and asked.exists() and asked.read_text() == str(options)
+    if not known:
+        checkpoint = run.arm.reference
+        if checkpoint is None:
+            train(run, call)
+            checkpoint = (run.folder / "last_checkpoint").read_text().strip()
+        result.unlink(missing_ok=True)  # evaluate.py would add to it
+        call("evaluate", run.config, checkpoint, *options, "--out", result)
+        asked.write_text(str(options))
+    return json.loads(result.read_text())["summary"], known
 
 
 def read_curves(run: Run) -> dict[str, list]:
@@ -446,18 +435,18 @@ def main(argv: list[str] | None = None) -> dict:
     check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)
     print(f"{len(runs)} runs, {args.jobs} at a time, in {args.work_dir}", flush=True)
-    outcomes = list(zip(runs, Executor(args)(runs), strict=True))
+    outcomes = list(zip(runs, execute(runs, args), strict=True))
     failed = [run for run, metrics in outcomes if metrics is None]
 
     summary = summarize(arms, outcomes)
     table = as_table(summary)
-    report = {"settings": {**vars(args), "work_dir": str(args.work_dir)}}
-    report["arms"] = summary
-    values = {
-        arm: {name: list(cell["values"].values()) for name, cell in row.items()}
-        for arm, row in summary.items()
-    }
+    settings = {**vars(args), "work_dir": str(args.work_dir)}
+    report = {"settings": settings, "arms": summary}
     if len(failed) < len(runs):
+        values = {
+            arm: {name: list(cell["values"].values()) for name, cell in row.items()}
+            for arm, row in summary.items()
+        }
         plot_comparison(values, args.work_dir / "comparison.png")
     if args.pretrained and not failed:
         report["curves"] = curves = {arm.name: {} for arm in arms}

@@ -9,7 +9,6 @@ library's own model; its features of a photograph must be the source's.
 
 import argparse
 from pathlib import Path
-from pickle import UnpicklingError
 
 from snclr_mm.checkpoints import (
     BRANCHES,
@@ -19,6 +18,7 @@ from snclr_mm.checkpoints import (
     convert_checkpoint,
     summarize_dropped,
 )
+from snclr_mm.cli import explain_refusal
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -82,12 +82,8 @@ def main(argv: list[str] | None = None) -> Conversion:
     options = vars(parse_args(argv))
     verbose = options.pop("verbose")
     try:
-        conversion = convert_checkpoint(**options)
-    except UnpicklingError as error:
-        raise SystemExit(
-            f"{options['source']} holds more than tensors and plain data: {error}\n"
-            "If you trust its source, pass --trust-checkpoint."
-        ) from None
+        with explain_refusal(options["source"]):
+            conversion = convert_checkpoint(**options)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(describe(conversion, verbose))

@@ -10,7 +10,6 @@ import json
 import os
 from dataclasses import fields
 from pathlib import Path
-from pickle import UnpicklingError
 
 import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
@@ -27,8 +26,9 @@ from torch import nn
 from snclr_mm.cli import (
     check_data_roots,
     check_pretrained,
-    find_config,
+    explain_refusal,
     load_checkpoints_safely,
+    read_config,
 )
 from snclr_mm.evaluation import (
     FeatureCache,
@@ -105,24 +105,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--train-images", type=int, metavar="N", help="the first N training images")
 
     add = parser.add_argument_group("settings of the protocols").add_argument
-    known = {field.name: field.default for field in fields(ProtocolSettings)}
     for name, kind, text in (
         ("knn_k", int, "default: 1 10 20 200, as far as there are images"),
-        ("knn_temperature", float, "every k is combined with every T"),
-        ("per_class", int, "labels per class of few-shot"),
-        ("percent", float, "labels of semi-supervised"),
-        ("shots", int, "positives per class of svm-low-shot; default: 1 2 4 8 ... 96"),
+        ("knn_temperature", float, "every k with every T; default: %(default)s"),
+        ("per_class", int, "labels per class of few-shot; default: %(default)s"),
+        ("percent", float, "labels of semi-supervised; default: %(default)s"),
+        ("shots", int, "positives per class of svm-low-shot; default: 1 2 4 ... 96"),
     ):
-        if known[name] is not None:
-            text += f"; default: {' '.join(map(str, known[name]))}"
-        option = f"--{name.replace('_', '-')}"
-        add(option, type=kind, nargs="+", default=known[name], help=text)
-    add(
-        "--draws",
-        type=int,
-        default=known["draws"],
-        help="random draws of few-shot and svm-low-shot; default: %(default)s",
-    )
+        option, default = f"--{name.replace('_', '-')}", getattr(ProtocolSettings, name)
+        add(option, type=kind, nargs="+", default=default, help=text)
+    text = "random draws of few-shot and svm-low-shot; default: %(default)s"
+    add("--draws", type=int, default=ProtocolSettings.draws, help=text)
     args = parser.parse_args(argv)
     if args.draws < 1:
         parser.error(f"--draws {args.draws}: must be at least 1")
@@ -131,10 +124,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The pretraining config, with the data of --data where given."""
-    cfg = Config.fromfile(find_config(args.config))
+    cfg = read_config(args.config)
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     if args.data is not None:
-        data = Config.fromfile(find_config(args.data))
+        data = read_config(args.data)
         for key in DATA_KEYS:
             cfg[key] = data.get(key)
         # Normalisation is the network's, the order of the channels the data's.
@@ -161,13 +154,8 @@ def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     model.backbone.init_cfg = dict(
         type="Pretrained", checkpoint=args.checkpoint, prefix="backbone"
     )
-    try:
+    with explain_refusal():
         check_pretrained(model)
-    except UnpicklingError as error:
-        raise SystemExit(
-            f"The checkpoint holds more than tensors and plain data: {error}\n"
-            "If you trust its source, pass --trust-checkpoint."
-        ) from None
     return model.to(args.device)
 
 

@@ -1,9 +1,8 @@
 """What the command-line tools do before and around the Runner."""
 
 from .annotations import check_annotations
-from .arguments import add_common_arguments, load_config
-from .checkpoint_safety import load_checkpoints_safely
-from .configs import find_config, read_config
+from .checkpoint_safety import explain_refusal, load_checkpoints_safely
+from .configs import add_common_arguments, find_config, load_config, read_config
 from .dataloaders import check_data_roots, set_dataloader_defaults
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
@@ -16,6 +15,7 @@ __all__ = [
     "check_data_roots",
     "check_pretrained",
     "clear_pretrained",
+    "explain_refusal",
     "find_config",
     "load_checkpoints_safely",
     "load_config",

@@ -1,6 +1,9 @@
 """Loading checkpoints without running what they hold."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -46,6 +49,18 @@ def load_checkpoints_safely(trust: bool = False) -> None:
             ),
         ]
     )
+
+
+@contextmanager
+def explain_refusal(source: str = "The checkpoint") -> Iterator[None]:
+    """Turn torch's refusal to load ``source`` into an exit that names the option."""
+    try:
+        yield
+    except UnpicklingError as error:
+        raise SystemExit(
+            f"{source} holds more than tensors and plain data: {error}\n"
+            "If you trust its source, pass --trust-checkpoint."
+        ) from None
 
 
 def _history_buffer_method(owner: type, name: str):

@@ -6,7 +6,6 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pickle import UnpicklingError
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -17,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from snclr_mm.hardware import has_fast_bfloat16
 
-from .checkpoint_safety import load_checkpoints_safely
+from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .dataloaders import dataloaders
 
 
@@ -38,13 +37,8 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)
-    try:
+    with explain_refusal():
         yield runner
-    except UnpicklingError as error:
-        raise SystemExit(
-            f"The checkpoint holds more than tensors and plain data: {error}\n"
-            "If you trust its source, pass --trust-checkpoint."
-        ) from None
     if cfg.get("launcher", "none") != "none":
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
@@ -53,10 +47,9 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
 def prepare_torch() -> None:
     """Set torch up: activation checkpoints that work under DDP, one warning less.
 
-    MMPretrain's ``with_cp`` and MMEngine's ``activation_checkpointing`` leave it to
-    torch which kind of checkpoint they use, and torch takes the old one, with a
-    warning. Its backward pass is one of its own for each view, so DDP sees each
-    parameter become ready twice, and raises. torch recommends the other kind.
+    MMPretrain and MMEngine leave it to torch which kind of checkpoint they use, and
+    torch takes the old one. Its backward pass is one of its own for each view, so DDP
+    sees each parameter become ready twice, and raises. torch recommends the other.
 
     And MMPretrain's MNIST reader makes a tensor of read-only bytes, of which torch
     warns: nothing writes to it.
@@ -72,11 +65,10 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     """Let a config for GPUs run where there is none: same recipe, other means.
 
     Without an accelerator: AMP becomes full precision, unless it is bfloat16 and the
-    CPU has instructions for it; memory is not pinned; and
-    ``cfg.launcher`` starts a gloo group whose ranks wrap the model in
-    CPUDistributedDataParallel, or for FSDP in CPUFullyShardedDataParallel, which revert
-    SyncBN. A ``strategy`` without a launcher is dropped on any machine; otherwise,
-    where there is an accelerator, nothing changes.
+    CPU has instructions for it; memory is not pinned; and ``cfg.launcher`` starts a
+    gloo group whose ranks wrap the model in CPUDistributedDataParallel, or for FSDP in
+    CPUFullyShardedDataParallel, which revert SyncBN. A ``strategy`` without a launcher
+    is dropped on any machine; with an accelerator nothing else changes.
 
     Args:
         cfg (Config): Changed in place; ``cfg.launcher`` must be set.
@@ -95,11 +87,10 @@ def adapt_to_machine(cfg: Config) -> list[str]:
         dtype = wrapper.get("dtype")
         for key in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(key, None)
+        wrapper.type = "OptimWrapper"
         if str(dtype) not in ("bfloat16", "torch.bfloat16"):
-            wrapper.type = "OptimWrapper"
             notes.append("AMP is off: float16 needs an accelerator.")
         elif not has_fast_bfloat16():
-            wrapper.type = "OptimWrapper"
             notes.append("AMP is off: no bfloat16 instructions were found.")
         else:
             wrapper.type = "CPUAmpOptimWrapper"

@@ -63,13 +63,10 @@ def _pretrained_inits(node: Any, key: str) -> Iterator[tuple[Any, str | int, str
 def check_pretrained(model: nn.Module | ConfigDict) -> None:
     """Check that each pretrained part of a model gets all its weights.
 
-    ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)`` only warns of keys
-    that do not match, so a wrong prefix or a checkpoint of another architecture would
-    start from random weights. Here it is an error. The weights are loaded on the way;
-    MMEngine does so again when training starts.
-
-    The module may lack whole parts of the checkpoint's, as a C4 detector's backbone the
-    last stage, and have the parts named in ``NEW_PARTS``.
+    MMEngine only warns of keys that do not match, so a wrong prefix or a checkpoint of
+    another architecture would start from random weights. Here it is an error. The
+    weights are loaded on the way. The module may lack whole parts of the checkpoint's,
+    as a C4 detector's backbone the last stage, and have those in ``NEW_PARTS``.
 
     Args:
         model (nn.Module | ConfigDict): Possibly wrapped; FlexibleRunner has its config
@@ -106,30 +103,26 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         for key, value in loaded.items()
         if key.startswith(prefix)
     }
-    own = module.state_dict()
+    own, misfits = module.state_dict(), []
     try:
         # Not a comparison of shapes: modules may resize, as ViT its positions.
         missing, unused = module.load_state_dict(state, strict=False)
-        problems = {"not in the checkpoint": missing, "not in the model": unused}
     except RuntimeError:
-        problems = {
-            "not in the checkpoint": [key for key in own if key not in state],
-            "of another shape": [
-                f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
-                for key, value in own.items()
-                if key in state and state[key].shape != value.shape
-            ],
-            "not in the model": [key for key in state if key not in own],
-        }
-        if not any(problems.values()):
+        misfits = [
+            f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
+            for key, value in own.items()
+            if key in state and state[key].shape != value.shape
+        ]
+        missing = [key for key in own if key not in state]
+        unused = [key for key in state if key not in own]
+        if not (misfits or missing or unused):
             raise
-    tolerated = {
-        "not in the checkpoint": set(NEW_PARTS.get(type(module).__name__, ())),
-        "not in the model": {_part(key) for key in state} - {_part(key) for key in own},
-    }
+    new = NEW_PARTS.get(type(module).__name__, ())
+    known = {_part(key) for key in own}
     problems = {
-        problem: [key for key in keys if _part(key) not in tolerated.get(problem, ())]
-        for problem, keys in problems.items()
+        "not in the checkpoint": [key for key in missing if _part(key) not in new],
+        "of another shape": misfits,
+        "not in the model": [key for key in unused if _part(key) in known],
     }
     text = "; ".join(
         f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"

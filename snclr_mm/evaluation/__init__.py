@@ -1,12 +1,8 @@
 from .collapse import feature_std, rankme
 from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
-from .few_label_probes import (
-    few_shot_accuracies,
-    few_shot_probe,
-    semi_supervised_probe,
-)
-from .linear_probe import linear_probe, sweep_linear_probe
+from .few_label_probes import few_shot_accuracies, semi_supervised_probe
+from .linear_probe import sweep_linear_probe
 from .multi_linear_accuracy import MultiLinearAccuracy
 from .pixels import Pixels, drop_equal_channels
 from .splits import Split, build_splits
@@ -25,11 +21,9 @@ __all__ = [
     "extract_features",
     "feature_std",
     "few_shot_accuracies",
-    "few_shot_probe",
     "hash_weights",
     "knn_grid",
     "largest_shot",
-    "linear_probe",
     "linear_svm",
     "low_shot_svm",
     "pool_features",

@@ -26,12 +26,9 @@ class FeatureCache:
     def get(
         self, model: nn.Module, split: Split, extract: Callable[[], tuple]
     ) -> tuple[Tensor, Tensor]:
-        """Read features and labels, or extract and write them.
+        """Read features and labels, or let ``extract`` make them, and write them.
 
-        Args:
-            model (nn.Module): What makes the features; its weights count.
-            split (Split): The images; their content counts.
-            extract (Callable): Gives features and labels, both Tensors.
+        What counts is the content of the model's weights and of the split's images.
         """
         configs = [type(model).__name__, self.model_config, split.config]
         digest = hashlib.sha256(json.dumps(configs, default=str).encode())

@@ -33,14 +33,9 @@ def pool_features(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
 
 @torch.no_grad()
 def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
-    """Preprocess a batch and extract its backbone features.
+    """Backbone features [n, C] (float32) and DataSamples of a dataloader's batch.
 
-    Args:
-        model (nn.Module): A self-supervised algorithm, possibly wrapped, in eval mode.
-        batch (dict): From a dataloader with ``default_collate``.
-
-    Returns:
-        tuple[Tensor, list]: Features [n, C], float32, and the batch's DataSamples.
+    The model is a self-supervised algorithm, possibly wrapped, in eval mode.
     """
     model = get_ori_model(model)
     data = model.data_preprocessor(batch, False)
@@ -48,16 +43,10 @@ def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
 
 
 def check_finite(features: Tensor, source: str, across_ranks: bool = False) -> None:
-    """Refuse features that hold NaN or infinity: they would spoil any result.
+    """Raise ValueError if features [n, C] hold NaN or infinity: they spoil any result.
 
-    Args:
-        features (Tensor): [n, C].
-        source (str): What they are of, for the message.
-        across_ranks (bool): Count over all ranks, which call this together and raise
-            together. Defaults to False.
-
-    Raises:
-        ValueError: With the number of such features.
+    ``source`` is what they are of, for the message. With ``across_ranks`` the ranks
+    call this together, and raise together.
     """
     spoilt = (~features.isfinite().all(dim=1)).sum()
     counts = torch.stack([spoilt, torch.full_like(spoilt, len(features))])
@@ -71,32 +60,23 @@ def check_finite(features: Tensor, source: str, across_ranks: bool = False) -> N
         )
 
 
-def gt_labels(data_samples: list, source: str) -> Tensor:
-    """Collect the labels of a batch, [n], int64.
+def gt_labels(
+    data_samples: list, source: str, num_classes: int | None = None
+) -> Tensor:
+    """Collect the labels of a batch of ``source``: [n], int64.
 
-    Raises:
-        ValueError: If an image of ``source`` has none.
+    With ``num_classes`` images have several: [n, num_classes], 1 where the image has
+    the class, else 0, or -1 where it has only difficult objects of it (VOC; needs
+    ``gt_label_difficult`` in the ``meta_keys`` of PackInputs). Without a label it is a
+    ValueError.
     """
     if not data_samples or any("gt_label" not in sample for sample in data_samples):
         raise ValueError(
             f"{source} has images without labels, but evaluation compares classes: "
             "give a labeled dataset, or train with --no-validate."
         )
-    return torch.cat([sample.gt_label for sample in data_samples])
-
-
-def multi_label_targets(data_samples: list, num_classes: int, source: str) -> Tensor:
-    """Collect the labels of a batch of images with any number of classes each.
-
-    Returns:
-        Tensor: [n, num_classes], int64: 1 where the image has the class, else 0, or -1
-        where it has only difficult objects of it (VOC; needs ``gt_label_difficult`` in
-        the ``meta_keys`` of PackInputs).
-
-    Raises:
-        ValueError: If an image of ``source`` has no label.
-    """
-    gt_labels(data_samples, source)
+    if num_classes is None:
+        return torch.cat([sample.gt_label for sample in data_samples])
     targets = torch.zeros(len(data_samples), num_classes, dtype=torch.long)
     for target, sample in zip(targets, data_samples, strict=True):
         target[list(sample.get("gt_label_difficult") or [])] = -1
@@ -110,6 +90,7 @@ def extract_features(
     source: str = "the dataset",
     progress: Callable[[Iterable[dict]], Iterable[dict]] = iter,
     num_classes: int | None = None,
+    across_ranks: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Extract the backbone features and labels of a whole dataset on this process.
 
@@ -118,12 +99,12 @@ def extract_features(
         dataloader (Iterable[dict]): Batches of single views with labels.
         source (str): Name of the data in errors.
         progress (Callable): Wraps the dataloader, e.g. with a progress bar.
-        num_classes (int | None): Of multi-label data. Defaults to None: each image has
-            one label.
+        num_classes (int | None): Of multi-label data, see :func:`gt_labels`.
+        across_ranks (bool): As for :func:`check_finite`. Defaults to False.
 
     Returns:
-        tuple[Tensor, Tensor]: Features [n, C] (float32) and labels [n] (int64), on the
-        model's device; of multi-label data, see :func:`multi_label_targets`.
+        tuple[Tensor, Tensor]: Features [n, C] (float32) and labels, see
+        :func:`gt_labels`, on the model's device.
 
     Raises:
         ValueError: If the dataset is empty, an image has no label, or a feature is not
@@ -135,14 +116,11 @@ def extract_features(
     for batch in progress(dataloader):
         batch_out, data_samples = batch_features(model, batch)
         features.append(batch_out)
-        if num_classes is None:
-            batch_labels = gt_labels(data_samples, source)
-        else:
-            batch_labels = multi_label_targets(data_samples, num_classes, source)
+        batch_labels = gt_labels(data_samples, source, num_classes)
         labels.append(batch_labels.to(batch_out.device))
     model.train(training)
     if not features:
         raise ValueError(f"{source} is empty.")
     features = torch.cat(features)
-    check_finite(features, source)
+    check_finite(features, source, across_ranks)
     return features, torch.cat(labels)

@@ -1,24 +1,23 @@
-import numpy as np
 import torch
 from torch import Tensor
 
 from .features import check_finite
-from .linear_probe import sweep_linear_probe
-from .subsets import count_classes, draw_per_class
+from .linear_probe import draw_per_class, sweep_linear_probe
 
 
 def few_shot_accuracies(
-    features: np.ndarray,
-    labels: np.ndarray,
-    test_features: np.ndarray,
-    test_labels: np.ndarray,
+    features: Tensor,
+    labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
     per_class: int = 10,
     draws: int = 5,
 ) -> list[float]:
     """Accuracy of a linear probe on a few labels per class, for each draw.
 
     Args:
-        features, labels, test_features, test_labels: As for :func:`linear_probe`.
+        features, labels, test_features, test_labels: As for
+            :func:`sweep_linear_probe`.
         per_class (int): Labels per class. Defaults to 10.
         draws (int): Random draws (seeds 0, 1, ...). Defaults to 5.
 
@@ -31,22 +30,15 @@ def few_shot_accuracies(
     """
     if per_class < 1 or draws < 1:
         raise ValueError(f"per_class={per_class} and draws={draws} must be at least 1.")
-    arrays = features, labels, test_features, test_labels
-    tensors = tuple(map(torch.as_tensor, arrays))
-    classes, counts = count_classes(tensors[1])
+    classes, counts = labels.unique(return_counts=True)
     if counts.min() < per_class:
-        scarce = classes[counts.argmin()]
         raise ValueError(
-            f"per_class={per_class} labels asked, but class {scarce} has "
-            f"{counts.min()} images."
+            f"per_class={per_class} labels asked, but class {classes[counts.argmin()]} "
+            f"has {counts.min()} images."
         )
-    counts = np.full_like(counts, per_class)
-    return [_probe_part(*tensors, counts, seed)["accuracy"] for seed in range(draws)]
-
-
-def few_shot_probe(*arrays: np.ndarray, per_class: int = 10, draws: int = 5) -> float:
-    """Mean of :func:`few_shot_accuracies`, which see."""
-    return float(np.mean(few_shot_accuracies(*arrays, per_class, draws)))
+    counts = torch.full_like(counts, per_class)
+    train, test = (features, labels), (test_features, test_labels)
+    return [_probe_part(train, test, counts, seed)["accuracy"] for seed in range(draws)]
 
 
 def semi_supervised_probe(
@@ -75,30 +67,24 @@ def semi_supervised_probe(
         ValueError: If ``percent`` is out of range, or less than an image of a class, or
             a feature is not finite.
     """
-    classes, counts = count_classes(labels)
-    chosen = np.round(counts * percent / 100).astype(int)
+    classes, counts = labels.unique(return_counts=True)
+    chosen = (counts.double() * percent / 100).round().long()
     if not (0 < percent <= 100 and chosen.min() > 0):
-        scarce = classes[counts.argmin()]
         raise ValueError(
-            f"--percent {percent:g}: must be above 0 and at most 100, and at least "
-            f"one image of each class; class {scarce} has {counts.min()} images."
+            f"--percent {percent:g}: must be above 0 and at most 100, and at least one "
+            f"image of each class; class {classes[counts.argmin()]} has "
+            f"{counts.min()} images."
         )
-    return _probe_part(features, labels, test_features, test_labels, chosen, seed)
+    train, test = (features, labels), (test_features, test_labels)
+    result = _probe_part(train, test, chosen, seed)
+    return {"num_labels": int(chosen.sum()), **result}
 
 
 def _probe_part(
-    features: Tensor,
-    labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
-    counts: np.ndarray,
-    seed: int,
+    train: tuple[Tensor, ...], test: tuple[Tensor, ...], counts: Tensor, seed: int
 ) -> dict:
     """:func:`sweep_linear_probe` on so many images of each class."""
+    features, labels = train
     check_finite(features, "the training images")  # those that are not drawn, too
     rows = draw_per_class(labels, counts, seed)
-    part = features[rows], labels[rows]
-    return {
-        "num_labels": len(rows),
-        **sweep_linear_probe(*part, test_features, test_labels, seed),
-    }
+    return sweep_linear_probe(features[rows], labels[rows], *test, seed)

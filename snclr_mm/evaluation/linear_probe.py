@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .features import check_finite
-from .subsets import count_classes, draw_per_class
 
 #: Inverse L2 strengths C that are tried; the best is chosen on held-out training data.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -37,10 +36,7 @@ class LogisticRegressions(NamedTuple):
 
 @torch.enable_grad()
 def fit_logistic_regressions(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    chunk_size: int = 2**22,
+    features: Tensor, labels: Tensor, num_classes: int, chunk_size: int = 2**22
 ) -> LogisticRegressions:
     """Fit logistic regressions of all :data:`STRENGTHS` at once.
 
@@ -55,7 +51,7 @@ def fit_logistic_regressions(
     Args:
         features (Tensor): [n, C], float32.
         labels (Tensor): [n], int64, 0 to ``num_classes`` - 1.
-        num_classes (int): Number of classes, K.
+        num_classes (int): K.
         chunk_size (int): Logits held at a time.
     """
     mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
@@ -77,10 +73,7 @@ def fit_logistic_regressions(
 
     v, bias = x.new_zeros(axes.shape[1], *shape), x.new_zeros(shape)
     optimizer = torch.optim.LBFGS(
-        [v, bias],
-        max_iter=100,
-        tolerance_change=1e-6,
-        line_search_fn="strong_wolfe",
+        [v, bias], max_iter=100, tolerance_change=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
@@ -169,31 +162,28 @@ def sweep_linear_probe(
         dict(zip(columns, row, strict=True))
         for row in zip(*columns.values(), strict=True)
     ]
-    return {
-        "accuracy": columns["test"][best],
-        "C": STRENGTHS[best],
-        "candidates": candidates,
-    }
+    accuracy = columns["test"][best]
+    return {"accuracy": accuracy, "C": STRENGTHS[best], "candidates": candidates}
 
 
 def _hold_out(features: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Fit to four fifths of each class, evaluate on the rest."""
-    counts = count_classes(labels)[1]
+    counts = labels.bincount()
     held_out = torch.zeros_like(labels, dtype=torch.bool)
-    held_out[draw_per_class(labels, np.round(counts / 5).astype(int), seed)] = True
+    held_out[draw_per_class(labels, (counts / 5).round().long(), seed)] = True
     fitted = fit_logistic_regressions(
         features[~held_out], labels[~held_out], len(counts)
     )
     return fitted.evaluate(features[held_out], labels[held_out])
 
 
-def linear_probe(
-    features: np.ndarray,
-    labels: np.ndarray,
-    test_features: np.ndarray,
-    test_labels: np.ndarray,
-    seed: int = 0,
-) -> float:
-    """Top-1 accuracy (percent) of :func:`sweep_linear_probe`, also of arrays."""
-    arrays = features, labels, test_features, test_labels
-    return sweep_linear_probe(*map(torch.as_tensor, arrays), seed)["accuracy"]
+def draw_per_class(labels: Tensor, counts: Tensor, seed: int) -> np.ndarray:
+    """Draw rows of each class without replacement: ``counts`` of those that occur."""
+    labels = labels.cpu().numpy()
+    generator = np.random.default_rng(seed)
+    return np.concatenate(
+        [
+            generator.choice(np.flatnonzero(labels == label), count, replace=False)
+            for label, count in zip(np.unique(labels), counts.tolist(), strict=True)
+        ]
+    )

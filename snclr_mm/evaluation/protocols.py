@@ -23,24 +23,19 @@ HEADLINE_KNN = (20, 0.07)
 
 @dataclass
 class ProtocolSettings:
-    """What the protocols can be told; docs/evaluation.md says what each computes.
+    """What the protocols can be told; docs/evaluation.md says what each computes."""
 
-    Args:
-        knn_k (Sequence[int] | None): Defaults to None: 1, 10, 20 and 200, as far as
-            there are images.
-        knn_temperature (Sequence[float]): Every k is combined with every T.
-        per_class (Sequence[int]): Labels per class of ``few-shot``.
-        draws (int): Random draws of ``few-shot`` and ``svm-low-shot``.
-        percent (Sequence[float]): Labels of ``semi-supervised``.
-        shots (Sequence[int] | None): Positives per class of ``svm-low-shot``. Defaults
-            to None: :data:`SHOTS`, as far as there are images.
-    """
-
+    #: None: 1, 10, 20 and 200, as far as there are images.
     knn_k: Sequence[int] | None = None
+    #: Every k is combined with every T.
     knn_temperature: Sequence[float] = (0.07,)
+    #: Labels per class of few-shot.
     per_class: Sequence[int] = (1, 5, 10)
+    #: Random draws of few-shot and svm-low-shot.
     draws: int = 5
+    #: Labels of semi-supervised.
     percent: Sequence[float] = (1, 10)
+    #: Positives per class of svm-low-shot; None: SHOTS, as far as there are images.
     shots: Sequence[int] | None = None
 
 
@@ -60,10 +55,8 @@ def extract_pair(
         cache (FeatureCache | None): Where features are kept. Defaults to None.
 
     Returns:
-        list[tuple[Tensor, Tensor]]: Of each split, see :func:`extract_features`.
-
-    Raises:
-        ValueError: If features are not finite, or an image has no label.
+        list[tuple[Tensor, Tensor]]: Of each split, see :func:`extract_features`, which
+        also says what is refused.
     """
     pair = []
     for split in splits:

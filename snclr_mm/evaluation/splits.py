@@ -2,8 +2,7 @@ from copy import deepcopy
 from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.runner import Runner
+from mmengine.dataset import BaseDataset, default_collate
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader, Subset
@@ -89,17 +88,10 @@ def build_splits(
 
 def _build(name: str, dataset: BaseDataset, rows: range, loader: dict) -> Split:
     dataset.full_init()
-    options = {
-        key: loader[key]
-        for key in ("batch_size", "num_workers", "pin_memory")
-        if key in loader
-    }
-    dataloader = Runner.build_dataloader(
-        dict(
-            dataset=Subset(dataset, rows),
-            sampler=dict(type="DefaultSampler", shuffle=False),
-            collate_fn=dict(type="default_collate"),
-            **options,
-        )
+    options = {"batch_size", "num_workers", "pin_memory"} & loader.keys()
+    dataloader = DataLoader(
+        Subset(dataset, rows),
+        collate_fn=default_collate,
+        **{key: loader[key] for key in options},
     )
     return Split(name, loader.dataset, dataset, rows, dataloader)

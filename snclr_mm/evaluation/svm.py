@@ -144,14 +144,9 @@ def largest_shot(targets: Tensor) -> int:
 def fit_svms(
     features: np.ndarray, positive: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit an SVM with each of the :data:`COSTS`.
+    """Fit an SVM with each of the :data:`COSTS`: weights [C, G] and biases [G].
 
-    Args:
-        features (np.ndarray): [n, C].
-        positive (np.ndarray): Whether the image has the class, bool, [n].
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Weights [C, G] and biases [G].
+    ``positive`` says which of the features [n, C] have the class, bool [n].
     """
     svms = [_build_svm(C=cost).fit(features, positive) for cost in COSTS]
     weight = np.concatenate([svm.coef_ for svm in svms]).T
@@ -168,12 +163,8 @@ def _build_svm(**kwargs):
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Area under the interpolated precision-recall curve, as VOC has it since 2010.
 
-    Args:
-        scores (np.ndarray): Of G classifiers of one class, [n, G].
-        targets (np.ndarray): 1, 0 or -1 (ignored), [n].
-
-    Returns:
-        np.ndarray: [G]; NaN where nothing is 1.
+    Of scores [n, G] of G classifiers of one class and targets [n], 1, 0 or -1
+    (ignored); [G], NaN where nothing is 1.
     """
     scores, positive = scores[targets != -1], targets[targets != -1] == 1
     if not positive.any():

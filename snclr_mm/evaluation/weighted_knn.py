@@ -15,14 +15,8 @@ def vote(
 ) -> Tensor:
     """Weighted vote of neighbors, as in Wu et al. (CVPR 2018): weight exp(cos / T).
 
-    Args:
-        similarity (Tensor): Cosine similarities of the neighbors, [m, k].
-        labels (Tensor): Their classes, [m, k], int64.
-        num_classes (int): Number of classes.
-        temperature (float): T > 0.
-
-    Returns:
-        Tensor: Each class's share of the votes, [m, num_classes].
+    Of cosine similarities [m, k] and classes [m, k] of the neighbors come the classes'
+    shares of the votes, [m, num_classes].
     """
     # softmax = exp(cos / T) up to a factor per query, and does not overflow.
     weight = (similarity / temperature).softmax(dim=1)
@@ -45,7 +39,7 @@ def weighted_knn(
         bank (Tensor): Features with known classes, [n, C], any scale.
         bank_labels (Tensor): Their classes, [n], int64.
         k (int): Number of neighbors, 1 to n. Defaults to 20.
-        temperature (float): T > 0. Defaults to 0.07.
+        temperature (float): T > 0, see :func:`vote`. Defaults to 0.07.
         batch_size (int): Queries per product; no [m, n] matrix is held.
 
     Returns:
@@ -69,17 +63,8 @@ def knn_grid(
 ) -> dict[tuple[int, float], Tensor]:
     """:func:`weighted_knn` for every k with every T, from one search.
 
-    Args:
-        queries, bank, bank_labels, batch_size: As for :func:`weighted_knn`.
-        ks (Sequence[int]): Numbers of neighbors.
-        temperatures (Sequence[float]): Values of T.
-        progress (Callable): Wraps the batches, e.g. with a progress bar.
-
-    Returns:
-        dict[tuple[int, float], Tensor]: Predicted classes, [m], by (k, T).
-
-    Raises:
-        ValueError: If a k or T is out of range, or a feature is not finite.
+    ``progress`` wraps the batches, e.g. with a progress bar. The result is predicted
+    classes, [m], by (k, T); errors are the same.
     """
     for k, temperature in product(ks, temperatures):
         check_knn(k, temperature, len(bank))

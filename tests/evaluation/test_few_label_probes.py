@@ -5,10 +5,14 @@ from sklearn.datasets import load_digits
 
 from snclr_mm.evaluation import (
     few_shot_accuracies,
-    few_shot_probe,
-    linear_probe,
     semi_supervised_probe,
+    sweep_linear_probe,
 )
+
+
+def few_shot_probe(*data, **settings):
+    """Mean over the draws."""
+    return np.mean(few_shot_accuracies(*map(torch.as_tensor, data), **settings))
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +27,9 @@ def tensors(digits):
 
 
 @pytest.fixture(scope="module")
-def everything(digits):
+def everything(tensors):
     """Accuracy on all labels."""
-    return linear_probe(*digits)
+    return sweep_linear_probe(*tensors)["accuracy"]
 
 
 def test_on_real_digits(digits, everything):
@@ -35,8 +39,8 @@ def test_on_real_digits(digits, everything):
     assert few_shot_probe(*digits, draws=1) == few  # the draws are fixed
 
 
-def test_draws_differ_and_are_averaged(digits):
-    accuracies = few_shot_accuracies(*digits, per_class=1, draws=3)
+def test_draws_differ_and_are_averaged(digits, tensors):
+    accuracies = few_shot_accuracies(*tensors, per_class=1, draws=3)
     assert len(set(accuracies)) == 3
     assert few_shot_probe(*digits, per_class=1, draws=3) == np.mean(accuracies)
     assert max(accuracies) < few_shot_probe(*digits, per_class=20, draws=1)

@@ -9,14 +9,19 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from snclr_mm.evaluation import linear_probe, sweep_linear_probe
+from snclr_mm.evaluation import sweep_linear_probe
 from snclr_mm.evaluation.linear_probe import (
     DEFAULT_STRENGTH,
     STRENGTHS,
+    draw_per_class,
     fit_logistic_regressions,
 )
 
 FASHION_MNIST = REPOSITORY / "data/fashion-mnist"
+
+
+def linear_probe(*arrays):
+    return sweep_linear_probe(*map(torch.as_tensor, arrays))["accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +150,16 @@ def test_one_class():
     x, y = torch.randn(5, 2), torch.full((5,), 4)
     with pytest.raises(ValueError, match=r"2 classes, its 5 training images have 1"):
         sweep_linear_probe(x, y, x, y)
+
+
+def test_draw_per_class():
+    labels = torch.tensor([7, 2, 7, 2, 7, 5, 7])
+    classes, counts = labels.unique(return_counts=True)
+    assert classes.tolist() == [2, 5, 7] and counts.tolist() == [2, 1, 4]
+    asked = torch.tensor([1, 0, 3])
+    rows = draw_per_class(labels, asked, seed=0)
+    assert len(set(rows.tolist())) == 4
+    assert labels[rows].tolist() == [2, 7, 7, 7]
+    assert draw_per_class(labels, asked, seed=0).tolist() == rows.tolist()
+    drawn = {tuple(draw_per_class(labels, asked, seed)) for seed in range(20)}
+    assert len(drawn) > 5

@@ -6,7 +6,12 @@ from mmengine.runner import TestLoop, ValLoop, autocast
 from mmpretrain.registry import LOOPS
 from torch import Tensor
 
-from snclr_mm.evaluation.features import batch_features, check_finite, gt_labels
+from snclr_mm.evaluation.features import (
+    batch_features,
+    check_finite,
+    extract_features,
+    gt_labels,
+)
 from snclr_mm.evaluation.weighted_knn import check_knn, vote
 from snclr_mm.models.ops import gather_rows, top_k
 
@@ -71,15 +76,11 @@ class _KNNLoop:
             f"kNN: extracting {len(self.bank_dataloader.dataset)} bank features."
         )
         name = f"{self.stage}_cfg.bank_dataloader.dataset"
-        features, labels = [], []
-        for batch in self.bank_dataloader:
-            with autocast(enabled=self.fp16):
-                batch_out, data_samples = batch_features(self.runner.model, batch)
-            features.append(F.normalize(batch_out, dim=1))
-            labels.append(gt_labels(data_samples, name))
-        self._bank = torch.cat(features)
-        check_finite(self._bank, name, across_ranks=True)
-        self._labels = torch.cat(labels).to(self._bank.device)
+        with autocast(enabled=self.fp16):
+            features, self._labels = extract_features(
+                self.runner.model, self.bank_dataloader, name, across_ranks=True
+            )
+        self._bank = F.normalize(features, dim=1, out=features)
         most = self._labels.max()
         all_reduce(most, "max")
         self._num_classes = int(most) + 1
@@ -100,8 +101,7 @@ class _KNNLoop:
     def _neighbors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Similarity and label, [n, k], of the neighbors over all ranks' banks."""
         # Each rank searches its own bank for everyone's queries.
-        k = min(self.k, len(self._bank))
-        queries = gather_rows(queries)
+        queries, k = gather_rows(queries), min(self.k, len(self._bank))
         similarity, index = top_k(queries, self._bank, k, look=self._bank.dtype)
         labels = self._labels[index]
         if get_world_size() > 1:
@@ -115,14 +115,7 @@ class _KNNLoop:
 
 
 def _return(found: Tensor) -> Tensor:
-    """Give each rank what was found for its queries.
-
-    Args:
-        found (Tensor): For the queries of all W ranks, [W n, k].
-
-    Returns:
-        Tensor: What all ranks found for this rank's queries, [n, W k].
-    """
+    """Send back what was found for all queries, [W n, k]; get one's own, [n, W k]."""
     received = torch.empty_like(found)
     dist.all_to_all_single(received, found.contiguous())
     return received.unflatten(0, (get_world_size(), -1)).transpose(0, 1).flatten(1)

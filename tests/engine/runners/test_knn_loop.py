@@ -8,7 +8,7 @@ from helpers.tiny import CONFIG, build_runner, tiny_config
 from mmengine.config import Config
 
 from snclr_mm.engine.runners import knn_loop
-from snclr_mm.evaluation import extract_features, weighted_knn
+from snclr_mm.evaluation import extract_features, features, weighted_knn
 from snclr_mm.models.ops.gather import ALL_GATHER
 
 IMAGES = 101  # not a multiple of any number of ranks
@@ -157,19 +157,19 @@ def refused_ranks(rank, data_root, work_dir):
     with pytest.raises(ValueError, match=r"1 images .* spread over 2 ranks"):
         runner(val_cfg__k=1, val_cfg__bank_dataloader__dataset__indices=1).val()
     # The last rank has a feature that is not finite in each batch of this size.
-    finite, good = knn_loop.batch_features, runner()
+    extract, good = features.batch_features, runner()
     for size, message in (
         (32, r"3 of 203 features of val_cfg\.bank_dataloader\.dataset are not finite"),
         (16, r"1 of 32 features of a batch of val_dataloader\.dataset are not finite"),
     ):
 
         def spoil(*args, size=size):
-            features, data_samples = finite(*args)
-            if rank == 1 and len(features) == size:
-                features[0, 0] = torch.nan
-            return features, data_samples
+            found, data_samples = extract(*args)
+            if rank == 1 and len(found) == size:
+                found[0, 0] = torch.nan
+            return found, data_samples
 
-        knn_loop.batch_features = spoil
+        features.batch_features = knn_loop.batch_features = spoil
         with pytest.raises(ValueError, match=message):
             good.val()
 
