@@ -131,11 +131,12 @@ def soft_neighbor_loss(
         log_d = torch.stack(log_d)  # [D, m]
 
         # l_0, ..., l_K of each view: [D, v, n, 1 + K].
-        own = y[:, get_rank() * n :][:, :n, None]
-        positives = torch.cat([own, candidates[neighbor_index]], dim=2)
         views = z.unflatten(1, (-1, n))
-        logits = torch.einsum("avnd,ankd->avnk", views, positives) / temperature
-        logits = logits.flatten(1, 2)
+        own = y[:, None, get_rank() * n :][:, :, :n]
+        own_logit = (views * own).sum(-1, keepdim=True)
+        neighbors = candidates[neighbor_index]
+        logits = torch.einsum("avnd,ankd->avnk", views, neighbors)
+        logits = torch.cat([own_logit, logits], dim=-1).flatten(1, 2) / temperature
         weights = F.pad(positiveness.to(dtype), (1, 0), value=own_positiveness)
         if objective == "sum_of_logs":
             return (weights * (log_d[..., None] - logits)).sum(-1).mean(-1)
