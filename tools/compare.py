@@ -46,7 +46,6 @@ from snclr_mm.cli import (
 )
 from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
 
-REPOSITORY = Path(__file__).parents[1]
 SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
 METHODS = [
     f"configs/baselines/mocov3_{SMALL}",
@@ -158,7 +157,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if len(args.configs) != 1:
             parser.error("--pretrained takes one config, of detection or segmentation")
         folder = f"transfer/{Path(args.configs[0]).stem}"
-    args.work_dir = (args.work_dir or REPOSITORY / "work_dirs" / folder).resolve()
+    args.work_dir = (args.work_dir or Path("work_dirs", folder)).resolve()
     return args
 
 

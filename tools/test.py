@@ -18,7 +18,7 @@ from snclr_mm.cli import (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="test config; relative paths: here or the repo")
+    parser.add_argument("config", help="test config, here or an installed one")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--out", help="file for metrics (.json) or predictions (.pkl)")
     parser.add_argument(

@@ -17,7 +17,7 @@ from snclr_mm.cli import (
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="train config; relative paths: here or the repo")
+    parser.add_argument("config", help="train config, here or an installed one")
     parser.add_argument(
         "--resume",
         nargs="?",

@@ -39,7 +39,9 @@ def check_annotations(runner: Runner, stages: Sequence[str]) -> None:
         if getattr(runner, f"_{stage}_loop") is None:
             continue
         loader = _build_loop(runner, stage).dataloader
-        for key, dataset in leaves(loader.dataset, f"{stage}_dataloader.dataset"):
+        for key, dataset in single_datasets(
+            loader.dataset, f"{stage}_dataloader.dataset"
+        ):
             if "thing_classes" in dataset.metainfo:
                 continue  # panoptic: classes are more than the boxes'
             classes = dataset.metainfo.get("classes", ())
@@ -69,7 +71,7 @@ def _build_loop(runner: Runner, stage: str) -> Any:
         ) from error
 
 
-def leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+def single_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Data sets inside of RepeatDataset, ConcatDataset and the like, by config key.
 
     Args:
@@ -84,9 +86,9 @@ def leaves(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
 
     if inner("datasets") is not None:
         for i, part in enumerate(inner("datasets")):
-            yield from leaves(part, f"{key}.datasets.{i}")
+            yield from single_datasets(part, f"{key}.datasets.{i}")
     elif inner("dataset") is not None:
-        yield from leaves(inner("dataset"), f"{key}.dataset")
+        yield from single_datasets(inner("dataset"), f"{key}.dataset")
     else:
         yield key, dataset
 

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from snclr_mm.registry import MIM
 
-from .annotations import leaves
+from .annotations import single_datasets
 
 #: What makes a small data set of this project, by the name of its folder.
 DATA_SCRIPTS = {
@@ -65,7 +65,9 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
         FileNotFoundError: Naming what is missing, its config key, and how to set it.
     """
     for stage_key, loader in dataloaders(cfg, stages).items():
-        for key, dataset in leaves(loader.get("dataset") or {}, f"{stage_key}.dataset"):
+        for key, dataset in single_datasets(
+            loader.get("dataset") or {}, f"{stage_key}.dataset"
+        ):
             missing = _find_missing(dataset)
             if missing is None:
                 continue

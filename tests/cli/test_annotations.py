@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snclr_mm.cli import annotations
-from snclr_mm.cli.annotations import check_annotations, check_coco, leaves
+from snclr_mm.cli.annotations import check_annotations, check_coco, single_datasets
 
 KEY = "train_dataloader.dataset"
 
@@ -75,7 +75,7 @@ def test_classes(write):
 def test_leaves():
     a, b = dict(type="A"), dict(type="B")
     nested = dict(dataset=dict(datasets=[a, dict(dataset=b)]))
-    assert list(leaves(nested, "x")) == [
+    assert list(single_datasets(nested, "x")) == [
         ("x.dataset.datasets.0", a),
         ("x.dataset.datasets.1.dataset", b),
     ]

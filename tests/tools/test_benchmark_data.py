@@ -1,8 +1,10 @@
 import json
 
-import benchmark_data
 import pytest
 import torch
+from helpers.command import load_tool
+
+benchmark_data = load_tool("benchmarks/benchmark_data.py")
 
 
 def test_small_run(tmp_path, capsys):

@@ -1,7 +1,9 @@
 import json
 
-import benchmark_evaluation
 import pytest
+from helpers.command import load_tool
+
+benchmark_evaluation = load_tool("benchmarks/benchmark_evaluation.py")
 
 
 def test_small_features(tmp_path, capsys, monkeypatch):

@@ -1,10 +1,12 @@
 import json
 
-import benchmark_step
 import pytest
 import torch
+from helpers.command import load_tool
 
 from snclr_mm.models import neighbor_head
+
+benchmark_step = load_tool("benchmarks/benchmark_step.py")
 
 SMALL = "--device=cpu --batch=4 --image-size=32 --iterations=2 --queue-length=32"
 

@@ -2,13 +2,13 @@ import json
 import os
 import tarfile
 
-import benchmark_loss
 import pytest
-import report
 import torch
-from helpers.command import run
+from helpers.command import load_tool, run
 from helpers.tiny import REPOSITORY
 
+benchmark_loss = load_tool("benchmarks/benchmark_loss.py")
+report = load_tool("benchmarks/report.py")
 SUITE = REPOSITORY / "tools/benchmarks/run_gpu_suite.sh"
 MACHINE = dict(cpu="some CPU", command="python benchmark.py")
 

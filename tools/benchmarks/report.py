@@ -19,7 +19,7 @@ WAYS = {
 }  # fmt: skip
 # n, N, K, Q, d; at least so many times faster than (a) and (b); memory of (b) at most.
 LOSS_TARGETS = {
-    "cpu": ((256, 256, 30, 65536, 256), 6, 2, 1 / 3),
+    "cpu": ((256, 256, 30, 65536, 256), 2.5, 1.7, 1 / 3),
     "cuda": ((256, 4096, 30, 128000, 256), 20, 4, 1 / 10),
 }
 #: Name, function that gives the value or raises KeyError or ValueError where it was not
