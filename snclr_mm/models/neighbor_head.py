@@ -76,10 +76,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         self.loss_weight = loss_weight
         self.detach_keys = detach_keys
         self._steps = 0
-        handle = register_optimizer_step_post_hook(
-            partial(_count_step, weakref.ref(self))
-        )
-        weakref.finalize(self, handle.remove)
+        self._steps_counted_for: int | None = None
         #: Scalars of the last :meth:`loss` for the log, empty during warm-up.
         self.log_vars: dict[str, Tensor] = {}
         #: Called with what each search found; diagnostics enter themselves here.
@@ -186,12 +183,21 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         if self.training and self.num_neighbors > 0:
             gathered = neighbors.gathered
             staged = key if gathered is None else gathered.key
+            self._count_steps()
             self.queue.stage(staged.flatten(0, 1), gathered is not None, self._steps)
         if self.ready:
             loss, self.log_vars = self._loss(z, y, key, neighbors)
         else:
             loss, self.log_vars = self._info_nce(z, key, neighbors.gathered), {}
         return (self.loss_weight * loss).sum()
+
+    def _count_steps(self) -> None:
+        """Count, from the first call on, the steps of the head's optimizer."""
+        if self._steps_counted_for != id(self):  # a copy counts its own
+            self._steps_counted_for = id(self)
+            count = partial(_count_step, weakref.ref(self))
+            handle = register_optimizer_step_post_hook(count)
+            weakref.finalize(self, handle.remove)
 
     def _info_nce(
         self, query: Tensor, key: Tensor, gathered: Gathered | None

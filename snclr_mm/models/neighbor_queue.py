@@ -12,8 +12,9 @@ from .ops import gather_rows, top_k
 
 INITS = ("empty", "random")
 STATE = ("features", "count")
-# Batches that may wait for a commit: gradients are accumulated over fewer.
-MOST_STAGED = 100
+# Calls of `stage` that may wait for a commit where steps cannot be counted: gradients
+# are accumulated over fewer.
+MOST_STAGED = 1000
 
 
 @MODELS.register_module()
@@ -113,8 +114,8 @@ class NeighborQueue(BaseModule):
                 scale; stored normalised. With ``sync`` rank 0's keys are the oldest.
 
         Raises:
-            ValueError: If the width is not ``dim`` or a key cannot be normalised (on
-                every rank, and nothing is written).
+            ValueError: If the width is not ``dim`` or a key cannot be normalised (with
+                ``sync`` on every rank); nothing is written then.
         """
         self.check_width(keys)
         rows, good = self._normalize(gather_rows(keys) if self.sync else keys)
@@ -140,7 +141,8 @@ class NeighborQueue(BaseModule):
 
         Returns:
             tuple[Tensor, Tensor]: Cosine similarity [m, k] and row index [m, k]
-            (int64), best first; equal similarities in any order.
+            (int64), best first; equal similarities in any order. For the precision on
+            GPUs see :func:`~snclr_mm.models.ops.top_k`.
 
         Raises:
             ValueError: If k is negative or above ``len(self)``, or the width differs.
@@ -152,6 +154,8 @@ class NeighborQueue(BaseModule):
                 f"between 0 and {len(self)}."
             )
         self.check_width(keys)
+        if keys.device != self.features.device:
+            self.to(keys.device)  # FSDP moves parameters and buffers alone
         if k == 0:
             none = self.features.new_zeros(len(keys), 0)
             return none, none.long()
@@ -198,7 +202,7 @@ class NeighborQueue(BaseModule):
 
         All ranks decide alike, also with ``sync=False``: their queues must stay equally
         full, because the number of neighbors is part of what the ranks exchange. Every
-        rank must call this, whether it has staged anything or not.
+        rank must call this, with as many batches staged.
 
         Args:
             valid (bool): False refuses the rows, on every rank. Defaults to True.
@@ -248,7 +252,7 @@ class NeighborQueue(BaseModule):
         """Unit rows as they are stored, [m, dim], and which ones are good, [m]."""
         keys = keys.to(torch.promote_types(keys.dtype, torch.float32))
         norm = keys.norm(dim=1, keepdim=True)
-        rows = (keys / norm.clamp_min(1e-12)).to(self.features.dtype)
+        rows = (keys / norm.clamp_min(1e-12)).to(self.features)
         return rows, norm.isfinite()[:, 0]
 
     def _write(self, rows: Tensor) -> None:

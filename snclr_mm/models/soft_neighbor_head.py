@@ -29,7 +29,8 @@ class SoftNeighborHead(NeighborHead):
             ``'log_of_sum'``.
         loss_weight (float): Factor of the loss; MoCo v3 and the authors' code have 2τ.
             Defaults to 1.
-        own_positiveness (float): w_0, the weight of the other view. Defaults to 1.
+        own_positiveness (float): w_0, the weight of the other view once there are
+            neighbors. Defaults to 1.
         detach_keys (bool): Whether y_2 is a constant. False gives both views a
             gradient, as in SimCLR. Defaults to True.
         init_cfg (dict, optional): Initialization config. Defaults to None.

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -269,15 +270,27 @@ def step(head, optimizer, commit):
         assert head.queue.commit()
 
 
+@pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("optimizer", [dict(), dict(fused=True)])
-def test_a_loop_that_forgets_to_commit_is_told_at_the_second_step(optimizer):
+def test_a_loop_that_forgets_to_commit_is_told_at_the_second_step(optimizer, copied):
     head = make_head(queue=dict(type="NeighborQueue", length=9, dim=D))
+    if copied:
+        head.loss(torch.randn(6, D), torch.randn(6, D))
+        head.queue.discard()
+        head = copy.deepcopy(head)
     adam = torch.optim.AdamW(head.parameters(), **optimizer)
     for _ in range(3):  # 6 rows a step: more than the queue after two of them
         step(head, adam, commit=True)
     step(head, adam, commit=False)
     with pytest.raises(RuntimeError, match=r"custom_hooks=.*queue\.commit\(\)"):
         step(head, adam, commit=False)
+
+
+def test_gradients_are_accumulated_over_many_batches():
+    head = make_head()
+    for _ in range(150):
+        head.loss(torch.randn(2, D), torch.randn(2, D))
+    assert head.queue.num_staged == 300
 
 
 def test_stages_in_training_only():

@@ -26,7 +26,8 @@ class NeighborQueueHook(Hook):
     fill and the heads' ``log_vars`` to the log. The queue is part of the model's
     ``state_dict`` and thus of each checkpoint; of queues with ``sync=False`` the hook
     adds all ranks' contents, and gives each rank its own back on resume. An EMAHook's
-    averaged model shares the queue: averaged rows would be no features of any network.
+    averaged model is saved with the same queue: averaged rows would be no features of
+    any network.
 
     Args:
         start_epoch (int): First epoch (from 0) with neighbors, below the number of
@@ -94,9 +95,7 @@ class NeighborQueueHook(Hook):
             runner.logger.warning(
                 "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."
             )
-        device = next(model.parameters()).device
         for name, queue in self._queues.items():
-            queue.to(device)  # FSDP moves parameters and buffers alone
             if self._min_rows(queue) > queue.length:
                 raise ValueError(
                     f"NeighborQueueHook.min_fill={self.min_fill} rows can never be "
@@ -104,7 +103,6 @@ class NeighborQueueHook(Hook):
                 )
             queue.discard()
         self._check_start(runner)
-        _share_with_averaged_models(runner, self._queues)
         self._stepped, self._valid, self._skipped = False, True, 0
         self._handles = [
             wrapper.optimizer.register_step_post_hook(self._after_optimizer_step)
@@ -130,7 +128,7 @@ class NeighborQueueHook(Hook):
         """Commit what was staged if the optimizer stepped, else drop it."""
         if outputs is not None and "loss" in outputs:
             self._valid &= bool(torch.as_tensor(outputs["loss"]).isfinite().all())
-        if all(wrapper.should_update() for wrapper in _wrappers(runner.optim_wrapper)):
+        if any(wrapper.should_update() for wrapper in _wrappers(runner.optim_wrapper)):
             self._finish_step(runner)
         for name, value in self._log_vars().items():
             if outputs is None or name not in outputs:
@@ -158,7 +156,15 @@ class NeighborQueueHook(Hook):
         self._handles = []
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add the queues of all ranks where each rank has its own."""
+        """Add the queues of all ranks where each rank has its own.
+
+        An averaged model gets the queue as it is, before or after EMAHook looks at it.
+        """
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                averaged = find_modules(hook.ema_model.module, NeighborQueue)
+                for name, queue in self._queues.items():
+                    averaged[name].load_state_dict(queue.state_dict())
         if self._rank_queues:
             checkpoint[RANK_QUEUES] = self._rank_queues
 
@@ -184,16 +190,12 @@ class NeighborQueueHook(Hook):
         self._stepped |= found_inf is None or not bool(found_inf)
 
     def _finish_step(self, runner) -> None:
-        if self._stepped:
-            # A list: each queue must take part in its collective, whatever came before.
-            kept = all([q.commit(self._valid) for q in self._queues.values()])
-            # MMEngine writes a checkpoint again after a best one: until the queues
-            # change, what was collected is theirs.
-            self._rank_queues = {}
-        else:
-            kept = False
-            for queue in self._queues.values():
-                queue.discard()
+        valid = self._valid and self._stepped
+        # A list: each queue must take part in its collective, whatever came before.
+        kept = all([queue.commit(valid) for queue in self._queues.values()])
+        # MMEngine writes a checkpoint again after a best one: until the queues change,
+        # what was collected is theirs.
+        self._rank_queues = {}
         self._stepped, self._valid = False, True
         if kept or not self._queues:
             self._skipped = 0
@@ -275,15 +277,6 @@ def _is_due(hook: CheckpointHook, runner) -> bool:
     return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or (
         hook.save_last and hook.is_last_train_iter(runner)
     )
-
-
-def _share_with_averaged_models(runner, queues: dict[str, NeighborQueue]) -> None:
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            averaged = find_modules(hook.ema_model.module, NeighborQueue)
-            for name, queue in queues.items():
-                averaged[name].features = queue.features
-                averaged[name].count = queue.count
 
 
 def _wrappers(optim_wrapper) -> list:

@@ -20,14 +20,14 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}={value} must be a finite number above 0.")
 
 
-def check_query_and_key(query: Tensor, key: Tensor) -> None:
-    """Raise ValueError unless queries [..., m, d] are views of keys [..., n, d]."""
-    fits = query.dim() == key.dim() >= 2 and query.shape[:-2] == key.shape[:-2]
-    if (
-        not fits
-        or query.shape[-1] != key.shape[-1]
-        or query.shape[-2] % max(1, key.shape[-2])
-    ):
+def check_query_and_key(query: Tensor, key: Tensor, dims: int = 3) -> None:
+    """Raise ValueError unless queries [..., m, d] are views of keys [..., n, d].
+
+    At most ``dims`` dimensions are allowed.
+    """
+    fits = 2 <= query.dim() == key.dim() <= dims and query.shape[:-2] == key.shape[:-2]
+    fits = fits and query.shape[-1] == key.shape[-1]
+    if not fits or key.shape[-2] < 1 or query.shape[-2] % key.shape[-2]:
         raise ValueError(
             f"query {list(query.shape)} and key {list(key.shape)} must both be [n, d] "
             "(or the query several views of the n images, one after the other)."

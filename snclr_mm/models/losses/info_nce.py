@@ -37,7 +37,7 @@ def info_nce(
     Raises:
         ValueError: If a shape or the temperature is not as above.
     """
-    check_query_and_key(query, key)
+    check_query_and_key(query, key, dims=2)
     check_positive("temperature (config key model.head.temperature)", temperature)
     n, device = len(key), query.device
     dtype = torch.promote_types(query.dtype, torch.float32)

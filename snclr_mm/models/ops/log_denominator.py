@@ -22,8 +22,9 @@ def log_denominator(
 
     It is the log-sum-exp of an attention row whose keys are the candidates, and the
     attention's output is its gradient: both come out of one pass over chunks of rows,
-    so that neither pass holds all logits and backward computes nothing anew. A row that
-    ``index`` names c times is scored once, with log c added to its logit.
+    so that neither pass holds all logits and backward computes nothing anew. On CPUs,
+    and where most rows are named, a row that ``index`` names c times is scored once,
+    with log c added to its logit.
 
     Args:
         query (Tensor): z, [m, d]; gradient flows through it.

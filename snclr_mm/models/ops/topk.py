@@ -50,7 +50,9 @@ def top_k(
             best, place = best.topk(keep, dim=1, sorted=False)
             index = index.gather(1, place)
     if not exact:
-        best = torch.einsum("md,mkd->mk", queries, rows[index])
+        few = max(1, GPU_CHUNK // (keep * rows.shape[1]))  # [few, keep, d] at a time
+        parts = zip(queries.split(few), index.split(few), strict=True)
+        best = torch.cat([torch.einsum("md,mkd->mk", q, rows[i]) for q, i in parts])
     best, place = best.topk(k, dim=1)
     return best, index.gather(1, place)
 

@@ -489,17 +489,23 @@ def test_a_queue_per_rank_survives_resume(
 
 
 @pytest.mark.parametrize(
-    "before, after", [([EMA_BUFFERS], []), ([], [EMA_BUFFERS])], ids=["first", "last"]
+    "ema",
+    [
+        EMA_BUFFERS,
+        dict(EMA_BUFFERS, priority="LOW"),  # after NeighborQueueHook
+        dict(EMA_BUFFERS, ema_type="ForeachCosineEMA"),
+    ],
+    ids=["before", "after", "foreach"],
 )
-def test_an_averaged_model_shares_the_queue(digits_root, tmp_path, before, after):
-    runner, _ = train(digits_root, tmp_path, hook=dict(more_hooks=(before, after)))
+def test_an_averaged_model_is_saved_with_the_queue(digits_root, tmp_path, ema):
+    runner, _ = train(digits_root, tmp_path, hook=dict(more_hooks=([ema], [])))
     checkpoint = torch.load(tmp_path / "epoch_2.pth", weights_only=False)
     queue = queue_of(runner)
     averaged = checkpoint["state_dict"]["backbone.conv1.weight"]
     assert not torch.equal(averaged, runner.model.backbone.conv1.weight)
     for state, prefix in (("state_dict", ""), ("ema_state_dict", "module.")):
         rows = checkpoint[state][f"{prefix}head.queue.features"]
-        torch.testing.assert_close(rows, queue.features)
+        assert torch.equal(rows, queue.features)
         assert checkpoint[state][f"{prefix}head.queue.count"] == queue.count == 256
     torch.testing.assert_close(queue.features.norm(dim=1), torch.ones(80))
 

@@ -95,6 +95,13 @@ def test_no_queries_and_queries_that_are_not_numbers():
     assert (index >= 0).all() and (index < len(rows)).all()
 
 
+@pytest.mark.parametrize("look", HALF)
+def test_shortlists_are_scored_a_part_at_a_time(look, monkeypatch):
+    monkeypatch.setattr(topk, "GPU_CHUNK", 42 * 16 * 3)  # 2k + 32 rows of three queries
+    queries, rows = unit(8, 16), unit(3000, 16, seed=1)
+    check(queries, rows, 5, *top_k(queries, rows, 5, look))
+
+
 def test_double_precision_stays():
     queries, rows = unit(3, 8).double(), unit(400, 8, seed=1).double()
     expected = (queries @ rows.T).topk(4, dim=1).values

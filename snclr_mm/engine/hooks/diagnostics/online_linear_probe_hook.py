@@ -93,9 +93,11 @@ class OnlineLinearProbeHook(DiagnosticHook):
             return {}
         if self.probe is None:
             self._build(runner, features)
-        if len(labels) and labels.max() >= self.probe.out_features:
+        most = labels.max() if len(labels) else labels.new_zeros(())
+        all_reduce(most, "max")  # all ranks raise, so that none waits for another
+        if most >= self.probe.out_features:
             raise ValueError(
-                f"The batch has label {int(labels.max())}, but "
+                f"The batch has label {int(most)}, but "
                 f"OnlineLinearProbeHook.num_classes={self.probe.out_features} "
                 "(config key custom_hooks)."
             )
