@@ -37,7 +37,13 @@ EXTRAS = {
     "timm": ["timm>=1.0"],
     # The linear probes and pictures of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "filelock",
+        "hypothesis>=6.100",
+        "ruff>=0.12",
+    ],
 }
 
 # What MIM, MMEngine (`snclr_mm::...`) and MMPretrain look for in snclr_mm/.mim.

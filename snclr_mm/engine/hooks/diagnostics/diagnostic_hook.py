@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
@@ -155,6 +156,27 @@ class FirstViewFeatures:
             "features have no known labels: remove OnlineLinearProbeHook, "
             "OnlineKNNHook and CollapseHook from custom_hooks for this algorithm."
         )
+
+
+def means_over_ranks(names: Sequence[str], sums: list[Tensor]) -> dict[str, float]:
+    """Means of what was observed on all ranks.
+
+    Args:
+        names (Sequence[str]): Of the means.
+        sums (list[Tensor]): Of each observation a sum for each name, and last how many
+            values were summed; as many observations on each rank.
+
+    Returns:
+        dict[str, float]: By name; empty where nothing was observed.
+    """
+    if not sums:
+        return {}
+    total = torch.stack(sums).sum(dim=0)
+    all_reduce(total)
+    *values, count = total.tolist()
+    if count == 0:
+        return {}
+    return {name: value / count for name, value in zip(names, values, strict=True)}
 
 
 def batch_labels(data_batch: dict) -> Tensor:

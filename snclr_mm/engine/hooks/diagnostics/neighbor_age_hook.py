@@ -2,7 +2,6 @@ from contextlib import ExitStack
 from functools import partial
 
 import torch
-from mmengine.dist import all_reduce
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
@@ -11,7 +10,7 @@ from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
-from .diagnostic_hook import DiagnosticHook
+from .diagnostic_hook import DiagnosticHook, means_over_ranks
 
 
 @HOOKS.register_module()
@@ -58,14 +57,5 @@ class NeighborAgeHook(DiagnosticHook):
         self._sums.append(torch.stack([value.double() for value in sums]))
 
     def _measure(self, runner, data_batch: dict) -> dict[str, float]:
-        if not self._sums:
-            return {}
-        sums = torch.stack(self._sums).sum(dim=0)
-        all_reduce(sums)
-        age, relative_age, count = sums.tolist()
-        if count == 0:  # warm-up
-            return {}
-        return {
-            "neighbor_age": age / count,
-            "neighbor_relative_age": relative_age / count,
-        }
+        names = ("neighbor_age", "neighbor_relative_age")
+        return means_over_ranks(names, self._sums)

@@ -2,7 +2,6 @@ import math
 from contextlib import ExitStack
 
 import torch
-from mmengine.dist import all_reduce
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import SoftNeighborHead
 
-from .diagnostic_hook import DiagnosticHook
+from .diagnostic_hook import DiagnosticHook, means_over_ranks
 
 
 @HOOKS.register_module()
@@ -61,14 +60,5 @@ class PositivenessEntropyHook(DiagnosticHook):
         self._sums.append(torch.stack(sums))
 
     def _measure(self, runner, data_batch: dict) -> dict[str, float]:
-        if not self._sums:
-            return {}
-        sums = torch.stack(self._sums).sum(dim=0)
-        all_reduce(sums)
-        relative, effective, count = sums.tolist()
-        if count == 0:
-            return {}
-        return {
-            "positiveness_entropy": relative / count,
-            "effective_neighbors": effective / count,
-        }
+        names = ("positiveness_entropy", "effective_neighbors")
+        return means_over_ranks(names, self._sums)
