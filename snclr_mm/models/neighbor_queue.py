@@ -89,6 +89,11 @@ class NeighborQueue(BaseModule):
         return True  # an empty queue is still a queue
 
     @property
+    def num_written(self) -> int:
+        """Number of rows that were ever enqueued: ``count``, without waiting for it."""
+        return self._count
+
+    @property
     def num_enqueued(self) -> int:
         """Number of rows that hold real features (random start rows do not count)."""
         return min(self._count, self.length)
@@ -188,6 +193,15 @@ class NeighborQueue(BaseModule):
                 "custom_hooks=[dict(type='NeighborQueueHook')] to the config (in an "
                 "own training loop, call queue.commit() after each optimizer step)."
             )
+        rows = len(keys) * (get_world_size() if self.sync and not gathered else 1)
+        if self._count == 0 and not self._staged and self.length < 4 * rows:
+            print_log(
+                f"Each step replaces {rows} of the queue's {self.length} rows, so "
+                "neighbors are of less than four steps: a longer queue is better "
+                f"(config key model.head.queue.length, {4 * rows} or more).",
+                logger="current",
+                level=logging.WARNING,
+            )
         self._staged_at = step
         self._staged.append((keys.detach(), get_world_size() if gathered else 1))
 
@@ -217,7 +231,7 @@ class NeighborQueue(BaseModule):
             for keys, ranks in self._staged
         ]
         self.discard()
-        accepted = torch.tensor(valid, device=self.features.device)
+        accepted = self.features.new_ones((), dtype=torch.bool) & valid
         for _, good in rows:
             accepted = accepted & good.all()
         accepted = accepted.int()

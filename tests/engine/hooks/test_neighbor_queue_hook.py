@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from helpers.amp import OVERFLOWS_ONCE, on_each_device
 from helpers.ranks import run_on_ranks
 from helpers.tiny import CONFIG, FIXED_VIEWS, build_runner, tiny_config
 from mmengine.config import Config
@@ -594,13 +595,12 @@ def test_a_best_checkpoint_leaves_the_regular_one_its_queues(digits_root, tmp_pa
     assert torch.equal(rows, torch.stack([first, second]))
 
 
-@pytest.mark.gpu
-def test_amp_on_a_gpu(digits_root, tmp_path):
+@on_each_device
+def test_float16_with_a_loss_scaler(digits_root, tmp_path, wrapper):
     _, probe = train(
         digits_root,
         tmp_path,
-        optim_wrapper__type="AmpOptimWrapper",
-        optim_wrapper__loss_scale=dict(init_scale=2.0**40),
+        optim_wrapper__type=wrapper,
+        optim_wrapper__loss_scale=OVERFLOWS_ONCE,
     )
-    assert probe.enqueued[0] == 0  # half precision overflows at this scale
-    assert probe.enqueued[-1] > 0
+    assert probe.enqueued == [0, 32, 64, 96, 128, 160, 192, 224]

@@ -205,3 +205,12 @@ def test_labels_of_another_queue_are_not_loaded():
     labels.load_state_dict(state)
     assert labels.rows.tolist() == [list(range(10))]
     assert labels.state_dict() == {"rows": labels.rows, "count": 4}
+
+
+def test_following_the_queue_does_not_wait_for_the_device():
+    queue = NeighborQueue(8, 2)
+    labels = QueueLabels(queue)
+    queue.enqueue(torch.randn(3, 2))
+    queue.count = queue.count.to("meta")  # to read it raises
+    labels.follow(torch.tensor([4, 5, 6]))
+    assert labels.rows[0].tolist() == [4, 5, 6] + 5 * [-1]
