@@ -6,6 +6,7 @@ from .multi_linear_head import MultiLinearHead
 from .nearest_neighbor_head import NearestNeighborHead
 from .neighbor_head import NeighborHead, Neighbors
 from .neighbor_queue import NeighborQueue
+from .non_blocking_sync_bn import NonBlockingSyncBN
 from .snclr import SNCLR
 from .soft_neighbor_head import SoftNeighborHead
 
@@ -19,6 +20,7 @@ __all__ = [
     "NeighborHead",
     "NeighborQueue",
     "Neighbors",
+    "NonBlockingSyncBN",
     "SoftNeighborHead",
     "info_nce",
     "soft_neighbor_loss",
