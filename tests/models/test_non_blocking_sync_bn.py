@@ -108,8 +108,10 @@ def test_nothing_waits_for_the_device(two_ranks):
         mock.patch.object(
             non_blocking_sync_bn, "_SyncBatchNorm", _functions.SyncBatchNorm
         ),
-        mock.patch.object(_functions.dist, "all_gather_single", lambda *_, **__: None),
-        pytest.raises((NotImplementedError, RuntimeError)),
+        mock.patch.object(
+            _functions.dist, non_blocking_sync_bn.ALL_GATHER, lambda *_, **__: None
+        ),
+        pytest.raises((NotImplementedError, RuntimeError), match="nonzero"),
     ):
         norm(x)  # torch's does
 
