@@ -1,7 +1,7 @@
 import pytest
 import torch
 from helpers.models import RESNET, VIT, D, neck, predictor, soft_head, train
-from helpers.operations import _autocast_knows_meta, operations_beyond_mocov3
+from helpers.operations import autocast_knows_meta, operations_beyond_mocov3
 from helpers.waits import counted_waits
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
@@ -183,7 +183,7 @@ def test_the_host_waits_for_one_flag_in_a_step(head):
     head = {key: value for key, value in head.items() if value is not None}
     model = SNCLR(backbone=RESNET, neck=neck(), head=head).to("meta")
     optimizer = ForeachLARS(model.parameters(), lr=0.1)
-    with counted_waits() as asked, _autocast_knows_meta():
+    with counted_waits() as asked, autocast_knows_meta():
         for step in range(3):
             views = list(torch.empty(2, 8, 3, 16, 16, device="meta"))
             model.loss(views, None)["loss"].backward()
