@@ -154,8 +154,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             keys (Tensor): y_2 of each direction, [D, n, d].
 
         Returns:
-            Neighbors: With K = 0 columns until :attr:`ready`, and where nobody needs
-            them.
+            Neighbors: With K = 0 columns until :attr:`ready` or where nobody needs any.
         """
         keys = keys.detach()
         wanted = self.ready and (self.needs_neighbors or self.search_observers)

@@ -91,5 +91,4 @@ class NeighborKeys(NeighborHead):
         similarity = z @ keys.T  # [n, N]
         own = torch.arange(len(z), device=z.device)[:, None] + len(z) * get_rank()
         # An entry of -inf is no negative.
-        others = similarity.scatter(1, own, -torch.inf)
-        return loss(similarity.gather(1, own), others)
+        return loss(similarity.gather(1, own), similarity.scatter(1, own, -torch.inf))

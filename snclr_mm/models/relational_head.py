@@ -10,8 +10,7 @@ class RelationalHead(NeighborHead):
     """ReSSL's and SCE's head: a query is to resemble all the queue as its key does.
 
     See :func:`relational_loss`. Diagnostics alone look neighbors up. Until the queue
-    holds K rows, and in its hook's warm-up, the loss is InfoNCE, which ReSSL's authors
-    recommend as its warm-up (arXiv 2203.08717).
+    holds K rows, and in its hook's warm-up, the loss is InfoNCE (arXiv 2203.08717).
 
     Args:
         queue (dict): Config of the :class:`NeighborQueue`.

@@ -58,15 +58,13 @@ def mean_shift_loss(
 
 
 def mix_neighbors(key: Tensor, neighbors: Tensor, mix: float | str) -> Tensor:
-    r"""Move keys to their neighbors: λ NN + (1 - λ) y / |y|, not normalised again.
+    """Move keys to their neighbors: λ NN + (1 - λ) y / |y|, not normalised again.
 
     Args:
         key (Tensor): y, [..., n, d], any scale.
         neighbors (Tensor): NN, unit rows or a mean of them, [..., n, d].
-        mix (float | str): λ, 0 to 1; ``'uniform'`` draws one for all from [0, 1).
-
-    Raises:
-        ValueError: If λ is not as above.
+        mix (float | str): λ, 0 to 1 (else a ValueError); ``'uniform'`` draws one for
+            all from [0, 1).
     """
     check_share("mix", mix, "uniform")
     weight = torch.rand(()).item() if mix == "uniform" else mix

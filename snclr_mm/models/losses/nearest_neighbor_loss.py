@@ -31,8 +31,7 @@ def nearest_neighbor_loss(
         neighbors (Tensor): NN, [n, K, d], K > 0, any scale, taken as constant; the same
             n on every rank.
         temperature (float): τ > 0.
-        symmetric (bool): As above. The queries' gradients are then exchanged, too.
-            Defaults to False.
+        symmetric (bool): As above; exchanges the queries, too. Defaults to False.
         all_neighbors (Tensor, optional): The neighbors of all ranks, [N, K, d], where
             they are known.
 
@@ -52,10 +51,8 @@ def nearest_neighbor_loss(
     everyone = all_neighbors.reshape(-1, query.shape[1])
     dtype = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        z, own, everyone = (
-            F.normalize(x.to(dtype), dim=-1)
-            for x in (query, neighbors.detach(), everyone)
-        )
+        z, own = (F.normalize(x.to(dtype), dim=-1) for x in (query, neighbors.detach()))
+        everyone = F.normalize(everyone.to(dtype), dim=-1)
         log_d = log_denominator(z, everyone, everyone[:0], None, temperature)
         views = z.view(-1, len(own), z.shape[1])  # [v, n, d]
         loss = log_d.mean() - (views * own.mean(1)).sum(-1).mean() / temperature
