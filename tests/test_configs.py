@@ -6,6 +6,7 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from helpers.command import load_tool
 from helpers.configs import CONFIGS, build_on_meta, cases, check_parts, load
 from helpers.shrink import shrink
 from helpers.tiny import REPOSITORY, build_runner
@@ -402,6 +403,18 @@ def test_baselines_differ_in_the_method_alone(method):
         assert ours["head"]["predictor"] == theirs["head"]["predictor"]
     if method == "nnclr":
         assert ours["head"]["queue"] == theirs["head"]["queue"]
+
+
+def test_every_small_method_is_documented_and_compared():
+    compared = {Path(path).name for path in load_tool("compare.py").METHODS}
+    small = {path.name for path in (CONFIGS / "baselines").glob("*_fashion-mnist.py")}
+    assert small == compared - {"snclr_resnet-tiny_1xb128_fashion-mnist.py"}
+    text = (REPOSITORY / "docs/methods.md").read_text()
+    for name in small - {"swav_resnet-tiny_1xb128_fashion-mnist.py"}:
+        assert f"`{name.split('_')[0]}`" in text, name
+    snippet = re.search(r"^_base_.+?^train_dataloader.+?$", text, re.M | re.S).group()
+    msf = CONFIGS / "baselines/msf_resnet-tiny_1xb128_fashion-mnist.py"
+    assert snippet.split("\n\n")[1] in msf.read_text()
 
 
 @pytest.mark.parametrize("method", ["msf", "mnn", "ressl", "sce"])

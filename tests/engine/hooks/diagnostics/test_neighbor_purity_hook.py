@@ -89,6 +89,11 @@ def test_heads_of_other_methods(digits_root, tmp_path, head, k):
     assert len(scalar(runner, "neighbor_age")) == 7  # but the first, of no neighbors
     similarity = runner.message_hub.get_scalar("train/neighbor_similarity").current()
     assert -1 <= similarity <= 1
+    (log,) = tmp_path.glob("*/*.log")
+    warm_up = (
+        "plain InfoNCE" if model_of(runner).head.starts_as_info_nce else "that of no"
+    )
+    assert f"warm-up, the loss is {warm_up}" in log.read_text()
 
 
 @pytest.mark.parametrize("scenario", ["shared", "own"])
