@@ -13,8 +13,8 @@ class NearestNeighborHead(NeighborHead):
     Dwibedi et al., *With a Little Help from My Friends*, ICCV 2021. InfoNCE of z_1
     against NN(y_2); the negatives are the other images' nearest neighbors. See
     :func:`nearest_neighbor_loss`. Until the queue holds K rows, and in its hook's
-    warm-up, the keys stay themselves (InfoNCE).
-    Same queue, hook and ``loss`` signature as :class:`SoftNeighborHead`.
+    warm-up, the keys stay themselves (InfoNCE). Same queue, hook and ``loss`` signature
+    as :class:`SoftNeighborHead`.
 
     Args:
         predictor (dict, optional): Config of the predictor, y_1 -> z_1; None is the
