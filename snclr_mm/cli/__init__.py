@@ -2,16 +2,25 @@
 
 from .annotations import check_annotations
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
-from .configs import add_common_arguments, find_config, load_config, read_config
+from .config_checks import check_config, merge_options
+from .configs import (
+    ConfigOptions,
+    add_common_arguments,
+    find_config,
+    load_config,
+    read_config,
+)
 from .dataloaders import check_data_roots, set_dataloader_defaults
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
+    "ConfigOptions",
     "adapt_to_machine",
     "add_common_arguments",
     "build_runner",
     "check_annotations",
+    "check_config",
     "check_data_roots",
     "check_pretrained",
     "clear_pretrained",
@@ -19,6 +28,7 @@ __all__ = [
     "find_config",
     "load_checkpoints_safely",
     "load_config",
+    "merge_options",
     "prepare_torch",
     "read_config",
     "set_dataloader_defaults",

@@ -10,6 +10,18 @@ from mmengine.config import Config, DictAction
 from snclr_mm.registry import MIM
 
 
+class ConfigOptions(DictAction):
+    """``--cfg-options key=value ...``, as in MMPretrain's tools."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        """Parse; a value without a key ends in the parser's usage."""
+        for value in values:
+            key, sign, _ = value.partition("=")
+            if not (key and sign):
+                parser.error(f"{option_string} {value}: must be key=value")
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share."""
     parser.add_argument("--work-dir", help="where logs, checkpoints and metrics go")
@@ -24,7 +36,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         help="override settings: key=value; lists as key=a,b or key='[a,b]'",
     )
     parser.add_argument(
