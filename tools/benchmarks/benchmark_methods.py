@@ -20,7 +20,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
-INFO_NCE = "mocov3"
+INFO_NCE = "infonce"  # SNCLR without neighbors, which is MoCo v3
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -40,11 +40,10 @@ def build_steps(args: argparse.Namespace) -> dict[str, Step]:
     """InfoNCE's step, then those of the methods."""
     steps = {}
     for method in (INFO_NCE, *args.methods):
-        folder = CONFIGS if method == "snclr" else CONFIGS / "baselines"
-        cfg = Config.fromfile(folder / f"{method}_{SMALL}")
+        name = f"baselines/{method}" if method not in (INFO_NCE, "snclr") else "snclr"
+        cfg = Config.fromfile(CONFIGS / f"{name}_{SMALL}")
         model = cfg.model.to_dict()
-        if method != INFO_NCE:
-            model["head"]["num_neighbors"] = args.k
+        model["head"]["num_neighbors"] = 0 if method == INFO_NCE else args.k
         wrapper = WRAPPERS[args.device, "fp32"]
         wrapper = dict(wrapper, optimizer=cfg.optim_wrapper.optimizer.to_dict())
         one_directional = model.pop("one_directional", False)
