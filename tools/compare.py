@@ -46,12 +46,12 @@ from snclr_mm.cli import (
 )
 from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
 
-SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
+BASELINES = (
+    "mocov3", "swav", "nnclr", "pnnclr", "nnbyol", "msf", "mnn", "ressl", "sce",
+)  # fmt: skip
 METHODS = [
-    f"configs/baselines/mocov3_{SMALL}",
-    f"configs/baselines/swav_{SMALL}",
-    f"configs/baselines/nnclr_{SMALL}",
-    f"configs/snclr_{SMALL}",
+    *(f"configs/baselines/{m}_resnet-tiny_1xb128_fashion-mnist.py" for m in BASELINES),
+    f"configs/snclr_resnet-tiny_1xb128_{os.environ.get('DATASET', 'fashion-mnist')}.py",
 ]
 #: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
 #: percent).
@@ -107,7 +107,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "configs",
         nargs="*",
         default=METHODS,
-        help="pretraining configs; default: the four methods on Fashion-MNIST",
+        help="pretraining configs; default: all methods on Fashion-MNIST, or with the "
+        "variable DATASET=cifar100 on CIFAR-100",
     )
     add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])

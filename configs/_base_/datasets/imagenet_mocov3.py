@@ -51,6 +51,7 @@ def make_view(blur, solarize):
 
 # By name, for the configs that change one of them.
 views = [make_view(blur=1.0, solarize=0.0), make_view(blur=0.1, solarize=0.2)]
+weak_view = [views[1]["crop"], views[1]["flip"]]  # of targets that should be weak
 train_pipeline = [
     dict(type="LoadImage"),
     dict(

@@ -118,10 +118,13 @@ class NeighborQueueHook(Hook):
         searching = all(head.ready for head in heads)
         if heads and searching != self._searching:
             self._searching = searching
+            info_nce = all(head.starts_as_info_nce for head in heads)
+            loss = "plain InfoNCE" if info_nce else "that of no neighbors"
             runner.logger.info(
                 "NeighborQueueHook: neighbors are used from now on."
                 if searching
-                else "NeighborQueueHook: warm-up, the loss is plain InfoNCE."
+                else f"NeighborQueueHook: warm-up, the loss is {loss}, until "
+                f"{max(head.num_neighbors for head in heads)} rows or more are filled."
             )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
