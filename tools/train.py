@@ -5,12 +5,15 @@ import argparse
 
 from snclr_mm.cli import (
     add_common_arguments,
+    announce,
     build_runner,
     check_annotations,
     check_data_roots,
     check_pretrained,
+    fit_to_images,
     load_config,
     set_dataloader_defaults,
+    set_image_folders,
     set_pretrained,
 )
 
@@ -18,6 +21,15 @@ from snclr_mm.cli import (
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="train config, here or an installed one")
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="train on the images below this folder"
+    )
+    parser.add_argument(
+        "--val-data-root",
+        metavar="DIR",
+        help="with --data-root: labeled images to evaluate on, a sub-folder per class; "
+        "those of --data-root then need the same sub-folders",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -44,6 +56,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def merge_args(cfg, args: argparse.Namespace) -> None:
     """Merge the command line into the config, ``--cfg-options`` last."""
+    if args.data_root is not None:
+        set_image_folders(cfg, args.data_root, args.val_data_root)
+    elif args.val_data_root is not None:
+        raise SystemExit("--val-data-root needs --data-root.")
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -75,9 +91,11 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg)
+    notes = fit_to_images(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])
+        announce(runner, notes)
         runner.train()
 
 

@@ -3,13 +3,16 @@
 from .annotations import check_annotations
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .configs import add_common_arguments, find_config, load_config, read_config
+from .console import announce, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
+from .image_folders import find_test_pipeline, fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
     "adapt_to_machine",
     "add_common_arguments",
+    "announce",
     "build_runner",
     "check_annotations",
     "check_data_roots",
@@ -17,10 +20,14 @@ __all__ = [
     "clear_pretrained",
     "explain_refusal",
     "find_config",
+    "find_test_pipeline",
+    "fit_to_images",
     "load_checkpoints_safely",
     "load_config",
     "prepare_torch",
+    "quiet_start",
     "read_config",
     "set_dataloader_defaults",
+    "set_image_folders",
     "set_pretrained",
 ]

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from snclr_mm.hardware import has_fast_bfloat16
 
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
+from .console import quiet_start
 from .dataloaders import dataloaders
 
 
@@ -34,7 +35,8 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     prepare_torch()
     load_checkpoints_safely(trust=trust_checkpoint)
     notes = adapt_to_machine(cfg)
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    with quiet_start():
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)
     with explain_refusal():
