@@ -17,29 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
-
-# isort: split
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.device import get_device
-from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
-
-from snclr_mm.cli import build_runner, set_dataloader_defaults
-from snclr_mm.evaluation import Pixels, Split, build_splits
-from snclr_mm.evaluation.protocols import (
-    ProtocolSettings,
-    extract_pair,
-    run_protocol,
-    summarize,
-)
-from snclr_mm.visualization import plot_neighbors, plot_training, read_scalars
+from options import CfgOptions
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
-SETTINGS = ProtocolSettings(knn_k=[20], per_class=[10])
 #: Name in the table and in results.json -> protocol, name of its result.
 RESULTS = {
     "knn": ("knn", "knn"),
@@ -62,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data-root", type=Path, default=REPOSITORY / "data/fashion-mnist")
     add("--resume", action="store_true", help="continue an interrupted run")
     add(
-        "--cfg-options", nargs="+", action=DictAction, default={}, help="as in train.py"
+        "--cfg-options", nargs="+", action=CfgOptions, default={}, help="as in train.py"
     )
     args = parser.parse_args(argv)
     if not 200 <= args.images <= 60000:
@@ -70,6 +51,32 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: must be at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+# isort: split
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from snclr_mm.cli import build_runner, set_dataloader_defaults
+from snclr_mm.evaluation import Pixels, Split, build_splits
+from snclr_mm.evaluation.protocols import (
+    ProtocolSettings,
+    extract_pair,
+    run_protocol,
+    summarize,
+)
+from snclr_mm.visualization import plot_neighbors, plot_training, read_scalars
+
+SETTINGS = ProtocolSettings(knn_k=[20], per_class=[10])
 
 
 def prepare_data(root: Path) -> None:

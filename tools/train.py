@@ -3,33 +3,13 @@
 
 import argparse
 
-from snclr_mm.cli import (
-    add_common_arguments,
-    announce,
-    build_runner,
-    check_annotations,
-    check_data_roots,
-    check_pretrained,
-    fit_to_images,
-    load_config,
-    set_dataloader_defaults,
-    set_image_folders,
-    set_pretrained,
-)
+from options import add_common_arguments, add_image_folders
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="train config, here or an installed one")
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="train on the images below this folder"
-    )
-    parser.add_argument(
-        "--val-data-root",
-        metavar="DIR",
-        help="with --data-root: labeled images to evaluate on, a sub-folder per class; "
-        "those of --data-root then need the same sub-folders",
-    )
+    add_image_folders(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -52,6 +32,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+from snclr_mm.cli import (
+    announce,
+    build_runner,
+    check_annotations,
+    check_data_roots,
+    check_pretrained,
+    fit_to_images,
+    load_config,
+    set_dataloader_defaults,
+    set_image_folders,
+    set_pretrained,
+)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from .annotations import check_annotations
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
-from .configs import add_common_arguments, find_config, load_config, read_config
+from .configs import find_config, load_config, read_config
 from .console import announce, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
 from .image_folders import find_test_pipeline, fit_to_images, set_image_folders
@@ -11,7 +11,6 @@ from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
     "adapt_to_machine",
-    "add_common_arguments",
     "announce",
     "build_runner",
     "check_annotations",

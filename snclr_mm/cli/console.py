@@ -56,8 +56,8 @@ def announce(runner: Runner, notes: list[str]) -> None:
     if not len(loader):
         raise ValueError(
             f"{len(dataset)} images on {world} process(es) are fewer than a batch of "
-            f"train_dataloader.batch_size={loader.batch_size}, and drop_last=True drops "
-            "what is left over, so no step would be made. Lower "
+            f"train_dataloader.batch_size={loader.batch_size}, and drop_last=True drops"
+            " what is left over, so no step would be made. Lower "
             "train_dataloader.batch_size."
         )
     if len({repr(found) for found in all_gather_object(check)}) > 1:

@@ -119,8 +119,8 @@ def fit_to_images(cfg: Config) -> list[str]:
     head = cfg.model.get("head") or {}
     if "queue" in head and head.queue.length > images:
         notes.append(
-            f"model.head.queue.length {head.queue.length} -> {images}: most of a longer "
-            "queue would be the same images again"
+            f"model.head.queue.length {head.queue.length} -> {images}: a longer queue "
+            "would hold the same images again"
         )
         head.queue.length = images
         most = max(1, images // 8)
@@ -156,7 +156,7 @@ def find_test_pipeline(cfg: Config) -> list[dict]:
 
 
 def _folder(root: str, pipeline: list, **options) -> ConfigDict:
-    root = str(Path(root).expanduser().absolute())
+    root = os.path.abspath(Path(root).expanduser())
     return ConfigDict(type="ImageFolder", data_root=root, pipeline=pipeline, **options)
 
 

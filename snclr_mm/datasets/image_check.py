@@ -61,6 +61,7 @@ def check_images(root: str, extensions: Sequence[str]) -> ImageCheck:
     """
     images, others = {}, Counter()
     for folder, folders, files in os.walk(root, followlinks=True):
+        others["hidden"] += sum(name.startswith(".") for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             path = os.path.join(folder, name)
@@ -90,7 +91,7 @@ def check_images(root: str, extensions: Sequence[str]) -> ImageCheck:
     return ImageCheck(
         len(sides),
         {path: why for path, (*_, why) in sorted(found.items()) if why is not None},
-        dict(others.most_common()),
+        dict((+others).most_common()),
         int(np.median(sides)) if sides else 0,
     )
 

@@ -106,9 +106,8 @@ class ImageFolder(CustomDataset):
             except UnreadableImageError as error:
                 if self.skip_limit is None:
                     raise
-                if (
-                    path := self.get_data_info(idx)["img_path"]
-                ) not in self._unreadable:
+                path = self.get_data_info(idx)["img_path"]
+                if path not in self._unreadable:
                     self._unreadable.add(path)
                     print_log(f"Skipped: {error}", "current", logging.WARNING)
                 self._check_limit()

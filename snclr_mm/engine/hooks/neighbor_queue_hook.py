@@ -119,7 +119,8 @@ class NeighborQueueHook(Hook):
         if heads and searching != self._searching:
             self._searching = searching
             runner.logger.info(
-                "NeighborQueueHook: neighbors are used from now on."
+                "NeighborQueueHook: neighbors are used from now on, and add positive "
+                "pairs to the loss: that it rises here is expected."
                 if searching
                 else "NeighborQueueHook: warm-up, the loss is plain InfoNCE."
             )

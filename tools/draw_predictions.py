@@ -8,19 +8,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import mmcv
-import numpy as np
-import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.runner import Runner
-
-from snclr_mm.cli import (
-    add_common_arguments,
-    build_runner,
-    check_data_roots,
-    load_config,
-    set_dataloader_defaults,
-)
+from options import add_common_arguments
 
 GAP = 6  # between pictures, pixels
 
@@ -43,6 +31,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+
+from snclr_mm.cli import (
+    build_runner,
+    check_data_roots,
+    load_config,
+    set_dataloader_defaults,
+)
 
 
 def draw(runner: Runner, args: argparse.Namespace) -> list[np.ndarray]:
