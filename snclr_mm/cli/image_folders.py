@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from .annotations import single_datasets
+from .dataloaders import dataloaders
 
 #: Share of a user's images that may be unreadable.
 SKIP_LIMIT = 0.25
@@ -116,6 +117,9 @@ def fit_to_images(cfg: Config) -> list[str]:
         loader.batch_size = share
         if cfg.get("auto_scale_lr"):
             cfg.auto_scale_lr.enable = True
+    workers = max(1, len(os.sched_getaffinity(0)) // ranks)
+    for other in dataloaders(cfg).values():
+        other.num_workers = min(other.get("num_workers", 0), workers)
     head = cfg.model.get("head") or {}
     if "queue" in head and head.queue.length > images:
         notes.append(

@@ -7,7 +7,7 @@ import torch
 from helpers.command import call, load_tool, tool
 from helpers.tiny import REPOSITORY
 
-TOOL = "visualization/draw_predictions.py"
+TOOL = "draw_predictions.py"
 draw_predictions = load_tool(TOOL)
 CONFIGS = {
     "masks": "mmdetection/garment-scenes/"
