@@ -125,6 +125,7 @@ from snclr_mm.cli import (
     check_data_roots,
     check_pretrained,
     explain_refusal,
+    explain_sizes,
     load_checkpoints_safely,
     read_config,
     set_image_folders,
@@ -265,7 +266,8 @@ def main(argv: list[str] | None = None) -> dict:
     check(splits, args, settings)
     model = build_model(cfg, args)
     cache = args.feature_cache and FeatureCache(args.feature_cache, cfg.model)
-    train, test = extract_pair(model, splits, args.device, cache)
+    with explain_sizes(f"{args.split}_dataloader"):
+        train, test = extract_pair(model, splits, args.device, cache)
 
     out = args.out or default_out(cfg, args)
     identity = {

@@ -43,6 +43,7 @@ from snclr_mm.cli import (
     check_annotations,
     check_data_roots,
     check_pretrained,
+    explain_sizes,
     fit_to_images,
     load_config,
     set_dataloader_defaults,
@@ -93,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])
         announce(runner, notes)
-        runner.train()
+        with explain_sizes("train_dataloader"):
+            runner.train()
 
 
 if __name__ == "__main__":

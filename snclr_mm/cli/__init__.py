@@ -3,7 +3,7 @@
 from .annotations import check_annotations
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .configs import find_config, load_config, read_config
-from .console import announce, quiet_start
+from .console import announce, explain_sizes, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
 from .image_folders import find_test_pipeline, fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
@@ -18,6 +18,7 @@ __all__ = [
     "check_pretrained",
     "clear_pretrained",
     "explain_refusal",
+    "explain_sizes",
     "find_config",
     "find_test_pipeline",
     "fit_to_images",

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 #: Beginnings, or parts behind a parameter's name, of messages for the log file alone.
 NOISE = re.compile(
@@ -35,6 +35,23 @@ def quiet_start() -> Iterator[None]:
 
     with patch.object(MMLogger, "__init__", init_quietly):
         yield
+
+
+@contextmanager
+def explain_sizes(loader: str) -> Iterator[None]:
+    """Say what to do where the images of a batch of ``loader`` differ in size."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "stack expects each tensor to be equal size" not in str(error):
+            raise
+        raise ValueError(
+            f"The images in a batch of {loader} have different sizes and cannot be "
+            "stacked. A transform that gives them one size is missing in "
+            f"{loader}.dataset.pipeline: behind LoadImage put dict(type='Resize', "
+            "scale=(96, 96)). Augmentation of whole batches (AugmentDataPreprocessor) "
+            "needs it too; other configs crop each image by itself."
+        ) from error
 
 
 def announce(runner: Runner, notes: list[str]) -> None:
@@ -69,6 +86,13 @@ def announce(runner: Runner, notes: list[str]) -> None:
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
     factor = batch / scale.base_batch_size if scale.get("enable") else 1
     backbone = cfg.model.get("backbone") or {}
+    latest = Path(find_latest_checkpoint(runner.work_dir) or "").name
+    if not cfg.get("resume") or cfg.get("load_from"):
+        pass
+    elif not latest:
+        notes = [*notes, "--resume found no checkpoint: training starts from zero"]
+    elif latest.endswith((f"_{loop.max_epochs}.pth", f"_{loop.max_iters}.pth")):
+        notes = [*notes, f"nothing: {latest} is the end of this run, which is finished"]
     rows = [
         ("data", f"{source}: {check or f'{len(dataset)} images'}"),
         *[("skipped", f"{path}: {why}") for path, why in skipped[:5]],
