@@ -471,7 +471,7 @@ def test_released_setting():
 
 
 def test_plain_folder_needs_a_folder_alone():
-    cfg = load("snclr_r50_8xb256_image-folder.py")
+    cfg = load("snclr_r18_1xb128_image-folder.py")
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         assert loader.dataset.type == "ImageFolder"
         assert loader.dataset.data_root == cfg.data_root == "data/images"
@@ -480,7 +480,7 @@ def test_plain_folder_needs_a_folder_alone():
 
 def test_feature_extractor_of_mmpretrain(image_folder, tmp_path):
     """It prepares images by the test pipeline, also where nothing has a label."""
-    cfg = shrink(load("snclr_r50_8xb256_image-folder.py"), image_folder, tmp_path)
+    cfg = shrink(load("snclr_r18_1xb128_image-folder.py"), image_folder, tmp_path)
     cfg.dump(tmp_path / "config.py")
     extractor = FeatureExtractor(str(tmp_path / "config.py"), device="cpu")
     images = [str(image_folder / f"{name}/0.png") for name in ("china", "flower")]

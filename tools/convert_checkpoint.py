@@ -10,15 +10,10 @@ library's own model; its features of a photograph must be the source's.
 import argparse
 from pathlib import Path
 
-from snclr_mm.checkpoints import (
-    BRANCHES,
-    SOURCES,
-    TARGETS,
-    Conversion,
-    convert_checkpoint,
-    summarize_dropped,
-)
-from snclr_mm.cli import explain_refusal
+TARGETS = ("mmpretrain", "mmdet", "mmseg", "torchvision", "timm", "detectron2")
+TARGETS += ("safetensors",)
+SOURCES = ("mmpretrain", "torchvision", "timm", "moco-v3")
+BRANCHES = ("online", "momentum")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +44,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "any code, so only for files whose source you trust",
     )
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+from snclr_mm.checkpoints import (
+    Conversion,
+    convert_checkpoint,
+    summarize_dropped,
+)
+from snclr_mm.cli import explain_refusal
 
 
 def describe(conversion: Conversion, verbose: bool) -> str:

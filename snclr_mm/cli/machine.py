@@ -18,6 +18,7 @@ from snclr_mm.hardware import has_fast_bfloat16
 
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .config_checks import check_config, explain_build
+from .console import quiet_start
 from .dataloaders import dataloaders
 
 
@@ -39,7 +40,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
     notes = adapt_to_machine(cfg)
-    with explain_build(cfg):
+    with quiet_start(), explain_build(cfg):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)
@@ -51,20 +52,20 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
 
 
 def prepare_torch() -> None:
-    """Set torch up: activation checkpoints that work under DDP, one warning less.
+    """Set torch up: activation checkpoints that work under DDP, two warnings less.
 
     MMPretrain and MMEngine leave it to torch which kind of checkpoint they use, and
     torch takes the old one. Its backward pass is one of its own for each view, so DDP
     sees each parameter become ready twice, and raises. torch recommends the other.
 
     And MMPretrain's MNIST reader makes a tensor of read-only bytes, of which torch
-    warns: nothing writes to it.
+    warns: nothing writes to it. MMCV warns of an argument that MMPretrain always gives.
     """
     defaults = inspect.unwrap(checkpoint).__kwdefaults__ or {}
     if defaults.get("use_reentrant", False) is None:
         defaults["use_reentrant"] = False
-    message = "The given NumPy array is not writable"
-    warnings.filterwarnings("ignore", message=message)
+    for message in ("The given NumPy array is not writable", "Only use 'alpha' for"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def adapt_to_machine(cfg: Config) -> list[str]:

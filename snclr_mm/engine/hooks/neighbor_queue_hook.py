@@ -121,7 +121,8 @@ class NeighborQueueHook(Hook):
             info_nce = all(head.starts_as_info_nce for head in heads)
             loss = "plain InfoNCE" if info_nce else "that of no neighbors"
             runner.logger.info(
-                "NeighborQueueHook: neighbors are used from now on."
+                "NeighborQueueHook: neighbors are used from now on, and add positive "
+                "pairs to the loss: that it rises here is expected."
                 if searching
                 else f"NeighborQueueHook: warm-up, the loss is {loss}, until "
                 f"{max(head.num_neighbors for head in heads)} rows or more are filled."
