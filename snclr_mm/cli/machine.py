@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
 from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+from snclr_mm.engine.hooks import CheckpointCheckHook
 from snclr_mm.hardware import has_fast_bfloat16
 
 from .dataloaders import dataloaders
@@ -35,6 +36,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     load_checkpoints_safely(trust=trust_checkpoint)
     notes = adapt_to_machine(cfg)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckpointCheckHook())
     for note in notes:
         runner.logger.warning(note)
     with explain_refusal():
