@@ -74,9 +74,11 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
             # The variables hold for all of torch; where none is set this does.
             loaded = torch.load(path, map_location, weights_only=not trusted)
     except UnpicklingError as error:
-        reason = str(error).partition("Please file an issue")[0].strip()
+        # Without torch's advice, to load it unsafely.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]
+        reason = reason.partition(" Please use")[0].partition("\n")[0].rstrip(".")
         raise CheckpointError(
-            f"{path} holds more than tensors and plain data: {reason}\nIf you trust "
+            f"{path} holds more than tensors and plain data: {reason}.\nIf you trust "
             "its source, pass --trust-checkpoint (in Python: "
             "snclr_mm.cli.load_checkpoints_safely(trust=True))."
         ) from None
@@ -243,6 +245,7 @@ def _history_buffer_method(owner: type, name: str):
 #: NumPy's own functions are none of them: they take raw bytes for pointers.
 ALLOWED = [
     (HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (bytes, "builtins.bytes"),  # none of them
     (_history_buffer_method, "builtins.getattr"),
     (_PlainDtype, "numpy.dtype"),
     (_PlainArray, "numpy.ndarray"),
