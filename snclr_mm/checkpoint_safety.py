@@ -67,7 +67,7 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
             data, would inflate to more than its size, or has a tensor that is not
             finite.
     """
-    trusted = os.environ.get(OFF, "").lower() in ("1", "y", "yes", "true")
+    trusted = os.environ.get(OFF) in ("1", "y", "yes", "true")
     _check_file(path)
     try:
         with _allowed_globals():
