@@ -95,7 +95,7 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
         )
     if not trusted:
         _check_content(path, loaded)
-        _disarm(path, loaded)
+        _disarm(loaded)
     return loaded
 
 
@@ -139,11 +139,14 @@ def _check_file(path: Any) -> None:
 def _check_content(path: Any, loaded: dict) -> None:
     """Refuse what is no plain data after all, and tensors with NaN or infinity."""
     state = loaded.get("state_dict", loaded)
-    for key in ("meta", "message_hub", "state_dict"):
-        if not isinstance(loaded.get(key, {}), dict):
-            raise CheckpointError(
-                f"{path}: {key!r} is a {type(loaded[key]).__name__}, not a dict."
-            )
+    hub = loaded.get("message_hub", {})
+    parts = {"meta": loaded.get("meta", {}), "message_hub": hub, "state_dict": state}
+    if isinstance(hub, dict):
+        parts["message_hub.runtime_info"] = hub.get("runtime_info", {})
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            kind = type(part).__name__
+            raise CheckpointError(f"{path}: {key!r} is a {kind}, not a dict.")
     for name, value in state.items():
         if type(name) is not str or not (
             state is loaded or isinstance(value, Tensor) or "_extra_state" in name
@@ -165,7 +168,7 @@ def _check_content(path: Any, loaded: dict) -> None:
                 node.nelement() * node.element_size() > node.untyped_storage().nbytes()
             ):
                 problem = f"has {node.nelement():,} values, more than are stored"
-            elif "mask" not in name and not torch.isfinite(node).all():
+            elif not name.endswith("mask") and not torch.isfinite(node).all():
                 problem = "is not finite"
         elif isinstance(node, dict):
             own = getattr(node, "__dict__", {})
@@ -182,16 +185,17 @@ def _check_content(path: Any, loaded: dict) -> None:
             raise CheckpointError(f"{path}: {name} {problem}.")
 
 
-def _disarm(path: Any, loaded: dict) -> None:
+def _disarm(loaded: dict) -> None:
     """Take out what MMEngine would run or delete."""
     meta = loaded.get("meta", {})
-    meta.pop("config", None)
+    for key in ("config", "config_text", "best_checkpoints"):
+        meta.pop(key, None)
     hub = loaded.get("message_hub", {}).get("runtime_info", {})
     best = {key: hub.pop(key) for key in list(hub) if str(key).startswith("best_ckpt")}
     if best:
         meta["best_checkpoints"] = best
-    keep = hub.get("keep_ckpt_ids", [])
-    if not all(type(number) is int for number in keep):
+    kept = hub.get("keep_ckpt_ids", [])
+    if type(kept) is not list or not all(type(number) is int for number in kept):
         del hub["keep_ckpt_ids"]
     texts = [str(place.pop("cfg")) for place in (meta, hub) if "cfg" in place]
     if texts:
