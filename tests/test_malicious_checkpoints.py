@@ -187,7 +187,7 @@ def test_every_kind(way_in, runner, files, marker):
 
 @pytest.mark.parametrize("way_in", WAYS_IN)
 def test_some_kinds(way_in, runner, files, marker):
-    names = ["good", "cfg_text", *list(BAD)[list(WAYS_IN).index(way_in) :: 9]]
+    names = ["good", "cfg_text", *list(BAD)[list(WAYS_IN).index(way_in) :: 15]]
     check(way_in, names, files, marker, runner, level=WAYS_IN[way_in])
 
 
@@ -327,7 +327,7 @@ def tools(digits_root, tmp_path, monkeypatch):
 TOOLS = ("resume", "load_from", "pretrained", "test", "evaluate")
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", ["resume", "test"])
 def test_tools(tool, tools, files, marker):
     way_in, level = tools[tool]
     check(way_in, ["eval"], files, marker, level=level)
