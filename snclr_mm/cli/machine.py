@@ -14,9 +14,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+from snclr_mm.engine.hooks import CheckpointCheckHook
 from snclr_mm.hardware import has_fast_bfloat16
 
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .config_checks import check_config, explain_build
 from .console import quiet_start
 from .dataloaders import dataloaders
@@ -42,6 +43,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     notes = adapt_to_machine(cfg)
     with quiet_start(), explain_build(cfg):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckpointCheckHook())
     for note in notes:
         runner.logger.warning(note)
     with explain_refusal():
