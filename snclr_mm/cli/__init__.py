@@ -1,7 +1,8 @@
 """What the command-line tools do before and around the Runner."""
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+
 from .annotations import check_annotations
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .configs import add_common_arguments, find_config, load_config, read_config
 from .dataloaders import check_data_roots, set_dataloader_defaults
 from .machine import adapt_to_machine, build_runner, prepare_torch

@@ -14,9 +14,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
 from snclr_mm.hardware import has_fast_bfloat16
 
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .dataloaders import dataloaders
 
 
