@@ -1,6 +1,14 @@
 from . import diagnostics
 from .diagnostics import *  # noqa: F403
+from .exact_resume_hook import ExactResumeHook
 from .neighbor_queue_hook import NeighborQueueHook
+from .robust_checkpoint_hook import RobustCheckpointHook
 from .step_guard_hook import StepGuardHook
 
-__all__ = [*diagnostics.__all__, "NeighborQueueHook", "StepGuardHook"]
+__all__ = [
+    *diagnostics.__all__,
+    "ExactResumeHook",
+    "NeighborQueueHook",
+    "RobustCheckpointHook",
+    "StepGuardHook",
+]

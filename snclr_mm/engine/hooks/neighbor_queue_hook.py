@@ -129,7 +129,7 @@ class NeighborQueueHook(Hook):
         for name, value in self._log_vars().items():
             if outputs is None or name not in outputs:
                 runner.message_hub.update_scalar(f"train/{name}", value)
-        if self._saves_now(runner, by_epoch=False):
+        if self._guard.stopping or self._saves_now(runner, by_epoch=False):
             self._collect_rank_queues()
 
     def after_train_epoch(self, runner) -> None:
