@@ -123,10 +123,14 @@ def _check_file(path: Any) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             declared = sum(entry.file_size for entry in archive.infolist())
+            # torch does not look at the check sums that it has written.
+            damaged = archive.testzip() if declared <= size else None
     except zipfile.BadZipFile as error:
         raise CheckpointError(
             f"{path} is no checkpoint, or not all of it ({error})."
         ) from None
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: the check sum of {damaged} differs.")
     if declared > size:  # torch.save compresses nothing
         raise CheckpointError(
             f"{path} has {size:,} bytes and would inflate to {declared:,}."
@@ -159,7 +163,10 @@ def _check_content(path: Any, loaded: dict) -> None:
             elif "mask" not in name and not torch.isfinite(node).all():
                 problem = "is not finite"
         elif isinstance(node, dict):
-            if set(getattr(node, "__dict__", ())) - {"_metadata"}:
+            own = getattr(node, "__dict__", {})
+            if own and (
+                list(own) != ["_metadata"] or not isinstance(own["_metadata"], dict)
+            ):
                 problem = "has own attributes"
             stack += [
                 (f"{name}.{key}" if name else str(key), v) for key, v in node.items()
@@ -175,6 +182,12 @@ def _disarm(path: Any, loaded: dict) -> None:
     meta = loaded.get("meta", {})
     meta.pop("config", None)
     hub = loaded.get("message_hub", {}).get("runtime_info", {})
+    best = {key: hub.pop(key) for key in list(hub) if str(key).startswith("best_ckpt")}
+    if best:
+        meta["best_checkpoints"] = best
+    keep = hub.get("keep_ckpt_ids", [])
+    if not all(type(number) is int for number in keep):
+        del hub["keep_ckpt_ids"]
     texts = [str(place.pop("cfg")) for place in (meta, hub) if "cfg" in place]
     if texts:
         meta["config_text"] = texts[0]

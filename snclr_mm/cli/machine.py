@@ -16,7 +16,11 @@ from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
 from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+<<<<<<< HEAD
 from snclr_mm.engine.hooks.robust_checkpoint_hook import EXIT_CODE
+=======
+from snclr_mm.engine.hooks import CheckpointCheckHook
+>>>>>>> bite
 from snclr_mm.hardware import has_fast_bfloat16
 
 from .dataloaders import dataloaders
@@ -37,6 +41,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     load_checkpoints_safely(trust=trust_checkpoint)
     notes = adapt_to_machine(cfg)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckpointCheckHook())
     for note in notes:
         runner.logger.warning(note)
     stopped = None

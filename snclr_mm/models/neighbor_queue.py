@@ -15,6 +15,7 @@ STATE = ("features", "count")
 # Calls of `stage` that may wait for a commit where steps cannot be counted: gradients
 # are accumulated over fewer.
 MOST_STAGED = 1000
+MOST_COUNTED = 10**15  # a million epochs of a billion images
 
 
 @MODELS.register_module()
@@ -293,12 +294,27 @@ class NeighborQueue(BaseModule):
                 level=logging.WARNING,
             )
             return
+        if not isinstance(features, Tensor) or features.dim() != 2:
+            raise ValueError(f"{prefix}features in the checkpoint is no [length, dim].")
         if features.shape != self.features.shape:
             raise ValueError(
                 f"The checkpoint's neighbor queue has length {features.shape[0]} and "
                 f"width {features.shape[1]}, the model's has length {self.length} and "
                 f"width {self.dim}: set queue.length and queue.dim to the checkpoint's "
                 f"values, or drop {prefix}features from the checkpoint to start anew."
+            )
+        number = count.item() if count.numel() == 1 else -1
+        if not isinstance(number, int) or not 0 <= number < MOST_COUNTED:
+            raise ValueError(
+                f"{prefix}count={number} in the checkpoint is no number of keys."
+            )
+        rows = features[: None if self.init == "random" else number]
+        bad = int((~((rows.float().norm(dim=1) - 1).abs() < 0.1)).sum())
+        if bad:
+            raise ValueError(
+                f"{bad} of {len(rows)} rows of {prefix}features in the checkpoint have "
+                f"not length 1: the file was altered, or features were zero. Drop "
+                f"{prefix}features from it to start with an empty queue."
             )
         self.features.copy_(features)
         self.count.copy_(count)

@@ -1,4 +1,5 @@
 from . import diagnostics
+from .checkpoint_check_hook import CheckpointCheckHook
 from .diagnostics import *  # noqa: F403
 from .exact_resume_hook import ExactResumeHook
 from .neighbor_queue_hook import NeighborQueueHook
@@ -7,6 +8,7 @@ from .step_guard_hook import StepGuardHook
 
 __all__ = [
     *diagnostics.__all__,
+    "CheckpointCheckHook",
     "ExactResumeHook",
     "NeighborQueueHook",
     "RobustCheckpointHook",

@@ -177,8 +177,11 @@ def test_step_that_is_not_finite_is_not_enqueued(digits_root, tmp_path, accumula
         probe=dict(nan_at=[2]),
         optim_wrapper__accumulative_counts=accumulate,
     )
-    # Iteration 2's weights are NaN afterwards, so everything later is refused, too.
-    assert probe.enqueued == ([32, 64] if accumulate == 1 else [0, 64]) + [64] * 6
+    # The step is skipped, so that those after it are as good as ever.
+    counts = [32, 64, 64, 96, 128, 160, 192, 224]
+    assert probe.enqueued == (
+        counts if accumulate == 1 else [0, 64, 64, 64, 64, 128, 128, 192]
+    )
     assert queue_of(runner).features.isfinite().all()
 
 
@@ -200,7 +203,7 @@ def test_a_diverged_run_ends(digits_root, tmp_path):
             digits_root,
             tmp_path,
             hook=dict(max_skipped_steps=3),
-            probe=dict(nan_at=[2]),
+            probe=dict(nan_at=[2, 3, 4]),
         )
 
 
@@ -442,7 +445,7 @@ def test_one_bad_rank_keeps_the_step_out_on_all(digits_root, tmp_path, sync):
     args = (digits_root, tmp_path, sync)
     first, second = run_on_ranks(2, train_with_one_bad_rank, *args)
     rows = 24 if sync else 12
-    assert first == second == [rows, 2 * rows] + [2 * rows] * 6
+    assert first == second == [rows * n for n in (1, 2, 2, 3, 4, 5, 6, 7)]
 
 
 def save_and_resume_rank(rank, data_root, work_dir, hooks, overrides, file):
@@ -553,7 +556,8 @@ def test_an_error_in_training_leaves_nothing_behind(digits_root, tmp_path):
 def bad_rank_without_neighbors(rank, data_root, work_dir):
     """Rank 1's loss is NaN from the start; nothing is staged, as K = 0."""
     overrides = dict(model__head__num_neighbors=0)
-    hooks = dict(hook=dict(max_skipped_steps=2), probe=dict(nan_at=[0], nan_rank=1))
+    bad = dict(nan_at=[0, 1], nan_rank=1)
+    hooks = dict(hook=dict(max_skipped_steps=2), probe=bad)
     try:
         train_rank(rank, data_root, work_dir, 2, overrides, **hooks)
     except RuntimeError as error:
