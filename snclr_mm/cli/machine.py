@@ -16,11 +16,8 @@ from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
 from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
-<<<<<<< HEAD
-from snclr_mm.engine.hooks.robust_checkpoint_hook import EXIT_CODE
-=======
 from snclr_mm.engine.hooks import CheckpointCheckHook
->>>>>>> bite
+from snclr_mm.engine.hooks.robust_checkpoint_hook import EXIT_CODE
 from snclr_mm.hardware import has_fast_bfloat16
 
 from .dataloaders import dataloaders
