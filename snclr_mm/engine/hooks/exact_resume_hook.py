@@ -103,14 +103,18 @@ class ExactResumeHook(DistSamplerSeedHook):
         schedulers, wrapper = runner.param_schedulers, runner.optim_wrapper
         single = isinstance(wrapper, OptimWrapper) and isinstance(schedulers, list)
         saved = checkpoint.get("optimizer")
-        if not single or not saved or any(
-            getattr(s, "need_val_args", False) for s in schedulers
+        if (
+            not single
+            or not saved
+            or any(getattr(s, "need_val_args", False) for s in schedulers)
         ):  # follows metrics, or not one list for one optimizer: as in the checkpoint
             return
         meta = checkpoint["meta"]
         length = len(runner.train_dataloader)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "scheduler.step() before optimizer.step()"
+            warnings.simplefilter(
+                "ignore"
+            )  # "scheduler.step() before optimizer.step()"
             for done in range(1, meta["iter"] + 1):
                 for scheduler in schedulers:
                     if not scheduler.by_epoch:

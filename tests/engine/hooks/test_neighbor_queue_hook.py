@@ -187,7 +187,13 @@ def test_step_that_is_not_finite_is_not_enqueued(digits_root, tmp_path, accumula
 
 def test_finite_keys_of_a_step_with_a_loss_that_is_not_finite(digits_root, tmp_path):
     # The keys do not pass through the predictor, so they stay finite in this step.
-    _, probe = train(digits_root, tmp_path, probe=dict(nan_predictor_at=2))
+    unsaved = dict(type="CheckpointHook", interval=-1, save_last=False)
+    _, probe = train(
+        digits_root,
+        tmp_path,
+        probe=dict(nan_predictor_at=2),
+        default_hooks__checkpoint=unsaved,
+    )
     assert probe.enqueued == [32, 64] + [64] * 6
 
 

@@ -1,6 +1,7 @@
 import os
 import shutil
 import signal
+import zipfile
 
 import pytest
 from helpers.tiny import build_runner, tiny_config
@@ -9,6 +10,7 @@ from mmpretrain.registry import HOOKS
 
 from snclr_mm.engine import AtomicLocalBackend
 from snclr_mm.engine.hooks import robust_checkpoint_hook
+
 
 @HOOKS.register_module(force=True)
 class Kill(Hook):
@@ -60,16 +62,16 @@ def resume_third_epoch(data_root, folder):
 def damage(path, how):
     content = bytearray(path.read_bytes())
     if how == "altered":
-        content[len(content) // 2] ^= 1
+        with zipfile.ZipFile(path) as archive:
+            largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        content[largest.header_offset + largest.file_size // 2 + 200] ^= 1
     else:
         content = content[: {"empty": 0, "truncated": len(content) // 2}[how]]
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "altered", "missing"])
-def test_resume_takes_the_newest_good_checkpoint(
-    digits_root, tmp_path, finished, how
-):
+def test_resume_takes_the_newest_good_checkpoint(digits_root, tmp_path, finished, how):
     """In a folder that was moved, with the newest file broken."""
     folder = shutil.copytree(finished, tmp_path / "moved")
     if how == "missing":
@@ -232,9 +234,10 @@ def test_a_full_disk(digits_root, tmp_path):
             resume_third_epoch(digits_root, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(p.name for p in tmp_path.glob("*")if p.is_file() and "pth" in p.name) == [
+    assert sorted(
+        p.name for p in tmp_path.glob("*") if p.is_file() and "pth" in p.name
+    ) == [
         "epoch_1.pth",
         "epoch_2.pth",
     ]
     assert resume_third_epoch(digits_root, tmp_path)[0] == 8
-

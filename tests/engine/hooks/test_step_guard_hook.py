@@ -15,14 +15,14 @@ class Spoil(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, kind, rank=0):
-        self.kind, self.rank = kind, rank
+    def __init__(self, kind, rank=0, first=BAD):
+        self.kind, self.rank, self.first = kind, rank, first
         self.states = {}
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == BAD and runner.rank == self.rank:
             self._spoil(runner, data_batch["inputs"])
-        if runner.iter == BAD:
+        if runner.iter == self.first:
             self.states["before"] = state_of(runner)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -81,10 +81,12 @@ def state_of(runner):
 
 def train(data_root, work_dir, kind, rank=0, **overrides):
     cfg = tiny_config(data_root, work_dir, **overrides)
+    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
     cfg.custom_hooks = [
         dict(type="NeighborQueueHook"),
         dict(type="EMAHook", update_buffers=True),
-        dict(type="Spoil", kind=kind, rank=rank),
+        # A step begins with the first of the batches that are accumulated for it.
+        dict(type="Spoil", kind=kind, rank=rank, first=BAD + 1 - accumulated),
     ]
     runner = build_runner(cfg)
     runner.train()
@@ -122,13 +124,13 @@ def test_one_bad_step(digits_root, tmp_path, kind, overrides):
     names = changed(states)
     # Only what follows the online weights, whatever the batch, has moved on: the
     # momentum branch's weights, and the averaged model.
-    branch = "model.target_net" if "BYOL" in str(overrides) else "model.momentum_encoder"
+    branch = (
+        "model.target_net" if "BYOL" in str(overrides) else "model.momentum_encoder"
+    )
     allowed = (f"{branch}.", "ema.")
     assert all(name.startswith(allowed) for name in names), names
-    statistics = {n for n in names if "running_" in n or "num_batches" in n}
-    if "accumulative_counts" not in str(overrides):
-        # The state before is from within the step where batches are accumulated.
-        assert not {n for n in statistics if not n.startswith("ema.")}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert not {n for n in names if n.endswith(statistics) and n.startswith("model.")}
     assert all(p.isfinite().all() for p in runner.model.state_dict().values())
     assert runner.message_hub.get_info("skipped_steps") == 1
     assert f"Step {BAD + 1} was skipped on all ranks" in log
