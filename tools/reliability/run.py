@@ -331,7 +331,7 @@ def kills(root: Path, count: int, ranks: int, keep: int) -> dict:
 
 def signals(root: Path, ranks: int) -> dict:
     """Each signal to one rank: saved, exit code 75, and the same end."""
-    whole, duration = reference(root, ranks)
+    whole, _ = reference(root, ranks)
     result = {}
     for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"):
         run = Run(root, root / f"{name}-{ranks}", ranks)

@@ -11,7 +11,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-DATA = "data_order"
+DATA = "data_order"  # in the checkpoint's meta
+SEED, LENGTH = "seed", "iterations per epoch"
 
 
 @HOOKS.register_module()
@@ -28,8 +29,8 @@ class ExactResumeHook(DistSamplerSeedHook):
     stepped anew from the start, so that another length of training is taken over. What
     differs from the checkpoint is logged.
 
-    It takes the place of MMEngine's DistSamplerSeedHook (``default_hooks.sampler_seed``).
-    With FlexibleRunner, schedules are those of the checkpoint.
+    It takes the place of MMEngine's DistSamplerSeedHook, the config key
+    ``default_hooks.sampler_seed``. With FlexibleRunner, schedules are the checkpoint's.
 
     Raises:
         ValueError: On resume, if an epoch has another number of iterations than in the
@@ -39,18 +40,16 @@ class ExactResumeHook(DistSamplerSeedHook):
     def before_train(self, runner) -> None:
         """Give each batch its seed."""
         loader = runner.train_dataloader
-        self._seed = _sampler_seed(runner)
-        if loader.batch_sampler is None:
-            self._batches = SeededBatches([], self._seed)  # an iterable dataset
-        else:
+        self._seed = _describe_data(runner)[SEED]
+        self._batches = SeededBatches(loader.batch_sampler, self._seed)
+        if loader.batch_sampler is not None:
             # torch refuses to exchange it, as its length must stay the same.
-            self._batches = SeededBatches(loader.batch_sampler, self._seed)
             vars(loader)["batch_sampler"] = self._batches
 
     def before_train_epoch(self, runner) -> None:
         """Find the place in the epoch."""
         super().before_train_epoch(runner)
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        if _by_epoch(runner):
             done = runner.iter - runner.epoch * len(runner.train_dataloader)
             self._batches.position, self._batches.skip = runner.iter, done
         elif hasattr(runner.train_dataloader.sampler, "skip"):
@@ -69,80 +68,65 @@ class ExactResumeHook(DistSamplerSeedHook):
         """Take over the order of the data; compute the schedules from the config."""
         if not runner._resume:
             return
-        saved, data = checkpoint["meta"].get(DATA, {}), _describe_data(runner)
-        seed = saved.pop("seed", data.pop("seed"))
-        if hasattr(runner.train_dataloader.sampler, "seed"):
-            runner.train_dataloader.sampler.seed = seed
-        if not saved:  # it was not written with this hook
-            hub = checkpoint["message_hub"]["runtime_info"]
-            length = hub.get("max_iters", 0) / hub.get("max_epochs", 1)
-            saved = {"iterations per epoch": int(length)} if length else {}
-        changed = [
-            f"{name} {saved[name]} -> {value}"
-            for name, value in data.items()
-            if saved.get(name, value) != value
-        ]
-        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        if by_epoch and any("iterations" in text for text in changed):
+        saved, data = checkpoint["meta"].get(DATA), _describe_data(runner)
+        if not isinstance(saved, dict):  # it was written without this hook
+            info, saved = checkpoint["message_hub"]["runtime_info"], {}
+            if _by_epoch(runner) and "max_iters" in info and info.get("max_epochs"):
+                saved[LENGTH] = info["max_iters"] // info["max_epochs"]
+        sampler = runner.train_dataloader.sampler
+        if hasattr(sampler, "seed"):
+            sampler.seed = saved.get(SEED, sampler.seed)
+            data[SEED] = sampler.seed
+        changed = _update(saved, data)
+        if LENGTH in str(changed) and _by_epoch(runner):
             raise ValueError(
                 "The run cannot be resumed, as its epochs have another length (in the "
                 f"checkpoint -> now): {', '.join(changed)}. Schedules count iterations "
                 "and would be wrong. Keep batch size x ranks, or start a new run from "
                 "the weights: load_from=CHECKPOINT without resume."
             )
-        if changed:
-            runner.logger.warning(
-                f"Resumed with other data (in the checkpoint -> now): "
-                f"{', '.join(changed)}."
-            )
         if isinstance(runner, Runner):
-            self._reschedule(runner, checkpoint)
-
-    def _reschedule(self, runner, checkpoint: dict) -> None:
-        """Write into the checkpoint what the config makes of its iteration."""
-        schedulers, wrapper = runner.param_schedulers, runner.optim_wrapper
-        single = isinstance(wrapper, OptimWrapper) and isinstance(schedulers, list)
-        saved = checkpoint.get("optimizer")
-        if (
-            not single
-            or not saved
-            or any(getattr(s, "need_val_args", False) for s in schedulers)
-        ):  # follows metrics, or not one list for one optimizer: as in the checkpoint
-            return
-        meta = checkpoint["meta"]
-        length = len(runner.train_dataloader)
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # "scheduler.step() before optimizer.step()"
-            for done in range(1, meta["iter"] + 1):
-                for scheduler in schedulers:
-                    if not scheduler.by_epoch:
-                        scheduler.step()
-                if done % length == 0 and done // length <= meta["epoch"]:
-                    for scheduler in schedulers:
-                        if scheduler.by_epoch:
-                            scheduler.step()
-        states = [scheduler.state_dict() for scheduler in schedulers]
-        changes = []
-        for i, (old, new) in enumerate(
-            zip(checkpoint.get("param_schedulers", []), states, strict=False)
-        ):
-            changes += _update(old, new, f"param_scheduler.{i}")
-        checkpoint["param_schedulers"] = states
-        now = wrapper.state_dict()
-        for i, (old, new) in enumerate(
-            zip(saved["param_groups"], now["param_groups"], strict=False)
-        ):
-            changes += _update(old, new, f"optimizer.param_groups.{i}")
-        if "base_param_settings" in saved and "base_param_settings" in now:
-            _update(saved["base_param_settings"], now["base_param_settings"], "")
-        if changes:
-            more = f", and {len(changes) - 12} more" if len(changes) > 12 else ""
+            changed += self._reschedule(runner, checkpoint)
+        if changed:
+            more = f", and {len(changed) - 12} more" if len(changed) > 12 else ""
             runner.logger.warning(
-                "Resumed with the config's schedules, not the checkpoint's (checkpoint "
-                f"-> now): {', '.join(changes[:12])}{more}."
+                "Resumed with what the config says now, not with what the checkpoint "
+                f"says (checkpoint -> now): {', '.join(changed[:12])}{more}."
             )
+
+    def _reschedule(self, runner, checkpoint: dict) -> list[str]:
+        """Write into the checkpoint what the config makes of its iteration."""
+        schedulers, saved = runner.param_schedulers, checkpoint.get("optimizer")
+        if (
+            not saved
+            or not isinstance(runner.optim_wrapper, OptimWrapper)
+            or not isinstance(schedulers, list)
+            or any(getattr(s, "need_val_args", False) for s in schedulers)
+        ):
+            return []  # several optimizers, or rates that follow a metric
+        meta, length = checkpoint["meta"], len(runner.train_dataloader)
+        with warnings.catch_warnings():
+            # "scheduler.step() before optimizer.step()"
+            warnings.simplefilter("ignore")
+            for done in range(1, meta["iter"] + 1):
+                ends = done % length == 0 and done // length <= meta["epoch"]
+                for scheduler in schedulers:
+                    if ends or not scheduler.by_epoch:
+                        scheduler.step()
+        own = runner.optim_wrapper.state_dict()
+        states = [scheduler.state_dict() for scheduler in schedulers]
+        olds = [*checkpoint.get("param_schedulers", []), *saved["param_groups"]]
+        names = [f"param_scheduler.{i}." for i in range(len(states))]
+        names += [f"param_groups.{i}." for i in range(len(own["param_groups"]))]
+        changed = []
+        if len(olds) == len(names):  # else loading tells what does not fit
+            news = [*states, *own["param_groups"]]
+            for old, new, name in zip(olds, news, names, strict=True):
+                changed += _update(old, new, name)
+        if "base_param_settings" in own:
+            saved["base_param_settings"] = own["base_param_settings"]
+        checkpoint["param_schedulers"] = states
+        return changed
 
 
 class SeededBatches:
@@ -198,24 +182,24 @@ def seed_everything(*numbers: int) -> None:
     torch.manual_seed(int(third))
 
 
-def _sampler_seed(runner) -> int:
-    return getattr(runner.train_dataloader.sampler, "seed", runner.seed)
+def _by_epoch(runner) -> bool:
+    return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
 def _describe_data(runner) -> dict:
     loader = runner.train_dataloader
     return {
-        "seed": _sampler_seed(runner),
+        SEED: getattr(loader.sampler, "seed", runner.seed),
         "train_dataloader.batch_size": getattr(loader.batch_sampler, "batch_size", 0),
         "ranks": get_world_size(),
         "images": len(loader.dataset),
-        "iterations per epoch": len(loader),
+        LENGTH: len(loader),
     }
 
 
-def _update(old: dict, new: dict, name: str) -> list[str]:
+def _update(old: dict, new: dict, name: str = "") -> list[str]:
     """Take over the new values; returns which ones differ."""
     keys = [key for key in new if key != "params" and old.get(key) != new[key]]
-    changes = [f"{name}.{key} {old.get(key)} -> {new[key]}" for key in keys]
+    changed = [f"{name}{key} {old[key]} -> {new[key]}" for key in keys if key in old]
     old.update({key: new[key] for key in keys})
-    return changes
+    return changed

@@ -4,16 +4,14 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from snclr_mm.checkpoint_safety import load_checkpoint
+from snclr_mm.checkpoint_safety import CheckpointError, check_content, load_checkpoint
 from snclr_mm.engine.fileio.atomic_local_backend import PART
 
 from .step_guard_hook import StepGuardHook
@@ -88,15 +86,13 @@ class RobustCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Refuse to save a state that no run could go on from."""
-        optimizer = checkpoint.get("optimizer") or {}
-        parts = {key: checkpoint.get(key) for key in ("state_dict", "ema_state_dict")}
-        for name, value in _tensors({**parts, "optimizer": optimizer.get("state")}):
-            # A mask may hold infinities.
-            if "mask" not in name and not torch.isfinite(value).all():
-                raise RuntimeError(
-                    f"{name} is not finite: nothing was saved, earlier checkpoints are "
-                    "as they were. Lower optim_wrapper.optimizer.lr and --resume."
-                )
+        try:
+            check_content("The state of this run", checkpoint)
+        except CheckpointError as error:
+            raise RuntimeError(
+                f"{error} Nothing was saved, earlier checkpoints are as they were. "
+                "Lower optim_wrapper.optimizer.lr and --resume."
+            ) from None
 
     def _choose_checkpoint(self, runner) -> None:
         restarted = any(int(os.environ.get(name) or 0) for name in RESTARTS)
@@ -250,11 +246,3 @@ class _LateRemoval:
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
-
-
-def _tensors(node, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    if isinstance(node, torch.Tensor):
-        yield name.removeprefix("."), node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            yield from _tensors(value, f"{name}.{key}")

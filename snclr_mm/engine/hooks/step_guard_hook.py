@@ -108,15 +108,15 @@ class StepGuardHook(Hook):
         # A step that the scaler refuses for its scale is no fault of the images.
         scaled = self.kept is None and bool(self._loss_is_finite)
         where = [] if scaled else all_gather_object(_name(self._batches, data_batch))
+        reason = (
+            "the loss scaler (optim_wrapper.loss_scale) refused it"
+            if scaled
+            else "its loss, features or gradients are not finite"
+        )
         runner.logger.warning(
-            f"Step {runner.iter + 1} was skipped on all ranks: "
-            + (
-                "the loss scaler (optim_wrapper.loss_scale) refused it"
-                if scaled
-                else "its loss, features or gradients are not finite"
-            )
-            + f" ({self._skipped} of at most {self.max_skipped_steps} in a row, {total} "
-            "in all). Weights, optimizer, running statistics and queue are as before."
+            f"Step {runner.iter + 1} was skipped on all ranks: {reason} "
+            f"({self._skipped} of at most {self.max_skipped_steps} in a row, {total} in "
+            "all). Weights, optimizer, running statistics and queue are as before."
             + "".join(f"\n  rank {rank}: {text}" for rank, text in enumerate(where))
         )
         if self._skipped >= self.max_skipped_steps:

@@ -24,7 +24,7 @@ BY_ITER = dict(
 
 @HOOKS.register_module(force=True)
 class StopAfter(Hook):
-    """Asks for a stop after some iteration, as a signal does; records learning rates."""
+    """Asks for a stop after an iteration, as a signal does; records learning rates."""
 
     def __init__(self, iteration=None):
         self.iteration = iteration
