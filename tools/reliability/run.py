@@ -110,7 +110,7 @@ class OverheadHook(Hook):
         """Put a switch before what is measured."""
         guard = StepGuardHook.of(runner)
         (seeds,) = [h for h in runner.hooks if type(h).__name__ == "ExactResumeHook"]
-        self._on, self._start = True, time.perf_counter()
+        self._on, self._start = True, time.process_time()
         for hook in (guard, seeds):
             switched = partial(self._switch, hook.before_train_iter)
             hook.before_train_iter = switched
@@ -135,8 +135,8 @@ class OverheadHook(Hook):
         return None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        """Note the time of the whole step, data loading included."""
-        now = time.perf_counter()
+        """Note the CPU time of the step, data loading included: others may be busy."""
+        now = time.process_time()
         if runner.iter >= 8:
             self.times[self._on].append(now - self._start)
         self._on, self._start = not self._on, now

@@ -130,15 +130,21 @@ def _check_state(runner, checkpoint: dict) -> None:
                 f"it has no {name}: from weights alone training starts, by load_from, "
                 "but is not resumed."
             )
+    schedulers = checkpoint.get("param_schedulers", [])
+    if isinstance(schedulers, list) and not all(type(s) is dict for s in schedulers):
+        raise ValueError("its param_schedulers are no states of schedulers.")
+    groups = getattr(runner.optim_wrapper, "param_groups", None)
+    if isinstance(groups, list):  # else there are several optimizers
+        saved = checkpoint["optimizer"].get("param_groups")
+        if not isinstance(saved, list) or len(saved) != len(groups):
+            raise ValueError(f"its optimizer has not {len(groups)} param_groups.")
     for name in ("log_scalars", "runtime_info", "resumed_keys"):
         if not isinstance(hub.get(name), dict):
             raise ValueError(f"message_hub.{name} is missing, or no dict.")
     state = checkpoint.get("state_dict", {})
     for name, value in checkpoint.get("ema_state_dict", {}).items():
-        own = state.get(name.removeprefix("module."), value)
-        if name != "steps" and getattr(own, "shape", None) != getattr(
-            value, "shape", ""
-        ):
+        own = state.get(name.removeprefix("module."))
+        if name != "steps" and getattr(own, "shape", None) != value.shape:
             raise ValueError(f"ema_state_dict: {name} does not fit state_dict.")
     for name, part in checkpoint.get(RANK_QUEUES, {}).items():
         sizes = {len(value) for value in part.values() if isinstance(value, Tensor)}

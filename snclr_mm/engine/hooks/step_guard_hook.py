@@ -115,8 +115,8 @@ class StepGuardHook(Hook):
         )
         runner.logger.warning(
             f"Step {runner.iter + 1} was skipped on all ranks: {reason} "
-            f"({self._skipped} of at most {self.max_skipped_steps} in a row, {total} in "
-            "all). Weights, optimizer, running statistics and queue are as before."
+            f"({self._skipped} of at most {self.max_skipped_steps} in a row, {total} "
+            "in all). Weights, optimizer, running statistics and queue are as before."
             + "".join(f"\n  rank {rank}: {text}" for rank, text in enumerate(where))
         )
         if self._skipped >= self.max_skipped_steps:
