@@ -57,6 +57,7 @@ SMALL = [
     "default_hooks.checkpoint.interval=1",
     "randomness.seed=0",
 ]
+STARTED = "Checkpoints will be saved to"
 PARTS = ("state_dict", "optimizer", "param_schedulers")
 
 
@@ -250,12 +251,15 @@ class Run:
         names = [path.stem for path in self.folder.glob("epoch_*.pth")]
         return max((int(name.removeprefix("epoch_")) for name in names), default=0)
 
-    def wait_for_part(self, child: int) -> None:
-        """Wait until a file is being written, or the process ends."""
+    def wait_for(self, child: int, happens: Callable[[], bool]) -> None:
+        """Wait until something happens, or the process ends."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while not next(self.folder.glob(f"*{PART}"), None):
-            if os.waitid(os.P_PID, child, options):
-                return
+        while not happens() and not os.waitid(os.P_PID, child, options):
+            time.sleep(0.0005)
+
+    def text(self, start: int = 0) -> str:
+        """What was printed, from a position on."""
+        return self.log.read_text()[start:] if self.log.exists() else ""
 
     def end_state(self) -> dict:
         """The last checkpoint."""
@@ -283,19 +287,23 @@ def compare(run: Run, whole: dict) -> list[str]:
 
 
 def reference(root: Path, ranks: int) -> tuple[dict, float]:
-    """End state and duration of a run that is left alone."""
+    """End state of a run that is left alone, and the seconds that it trained."""
     run = Run(root, root / f"alone-{ranks}", ranks)
     started = time.monotonic()
     if not (run.folder / f"epoch_{EPOCHS}.pth").exists():
-        assert run.finish() == [0] * ranks, "the reference run failed"
-    return run.end_state(), max(time.monotonic() - started, 2.0)
+        children = run.start()
+        run.wait_for(children[0], lambda: STARTED in run.text())
+        started = time.monotonic()
+        assert run.wait(children) == [0] * ranks, "the reference run failed"
+    return run.end_state(), max(time.monotonic() - started, 1.0)
 
 
 def kills(root: Path, count: int, ranks: int, keep: int) -> dict:
     """SIGKILL at random moments, every other one while a file is being written."""
     rng = random.Random(f"{ranks} {keep}")
     whole, duration = reference(root, ranks)
-    result = {"kills": 0, "while saving": 0, "lost": 0, "runs": 0, "unequal": []}
+    result = {"kills": 0, "while saving": 0, "while starting": 0, "lost": 0, "runs": 0}
+    result["unequal"] = []
     option = f"default_hooks.checkpoint.max_keep_ckpts={keep}"
     run = Run(root, root / f"kills-{ranks}-{keep}", ranks, option)
     while result["kills"] < count:
@@ -303,24 +311,29 @@ def kills(root: Path, count: int, ranks: int, keep: int) -> dict:
         codes, saved = None, 0
         while codes != [0] * ranks:
             printed = run.log.stat().st_size if run.log.exists() else 0
+            for old in run.folder.glob(f"*{PART}"):  # of the last kill
+                old.unlink()
             children = run.start()
             part, at_kill = False, saved
             if result["kills"] < count:
+                if rng.random() < 0.9:  # else also while it starts
+                    run.wait_for(children[0], lambda: STARTED in run.text(printed))
                 time.sleep(rng.uniform(0, duration / 2))
                 if result["kills"] % 2:
-                    run.wait_for_part(children[0])
+                    run.wait_for(children[0], lambda: any(run.folder.glob(f"*{PART}")))
+                started = STARTED in run.text(printed)
                 at_kill = run.saved()
                 part = bool(list(run.folder.glob(f"*{PART}")))
                 for child in rng.sample(children, ranks):
                     os.kill(child, signal.SIGKILL)
                     time.sleep(0.02)
             codes = run.wait(children)
-            text = run.log.read_text()[printed:]
-            found = re.findall(r"resumed epoch: (\d+)", text)
+            found = re.findall(r"resumed epoch: (\d+)", run.text(printed))
             result["lost"] += bool(found) and int(found[0]) < saved
             if -signal.SIGKILL in codes:
                 result["kills"] += 1
                 result["while saving"] += part
+                result["while starting"] += not started
                 saved = at_kill
             elif codes != [0] * ranks:
                 raise RuntimeError(f"{run.log} says why it ended with {codes}")
