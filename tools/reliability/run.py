@@ -261,6 +261,10 @@ class Run:
         """What was printed, from a position on."""
         return self.log.read_text()[start:] if self.log.exists() else ""
 
+    def says(self, text: str, start: int = 0) -> bool:
+        """Whether it has printed a text, from a position on."""
+        return text in self.text(start)
+
     def end_state(self) -> dict:
         """The last checkpoint."""
         return torch.load(self.folder / f"epoch_{EPOCHS}.pth", weights_only=False)
@@ -292,7 +296,7 @@ def reference(root: Path, ranks: int) -> tuple[dict, float]:
     started = time.monotonic()
     if not (run.folder / f"epoch_{EPOCHS}.pth").exists():
         children = run.start()
-        run.wait_for(children[0], lambda: STARTED in run.text())
+        run.wait_for(children[0], partial(run.says, STARTED))
         started = time.monotonic()
         assert run.wait(children) == [0] * ranks, "the reference run failed"
     return run.end_state(), max(time.monotonic() - started, 1.0)
@@ -315,13 +319,14 @@ def kills(root: Path, count: int, ranks: int, keep: int) -> dict:
                 old.unlink()
             children = run.start()
             part, at_kill = False, saved
+            trains = partial(run.says, STARTED, printed)
             if result["kills"] < count:
                 if rng.random() < 0.9:  # else also while it starts
-                    run.wait_for(children[0], lambda: STARTED in run.text(printed))
+                    run.wait_for(children[0], trains)
                 time.sleep(rng.uniform(0, duration / 2))
                 if result["kills"] % 2:
                     run.wait_for(children[0], lambda: any(run.folder.glob(f"*{PART}")))
-                started = STARTED in run.text(printed)
+                started = trains()
                 at_kill = run.saved()
                 part = bool(list(run.folder.glob(f"*{PART}")))
                 for child in rng.sample(children, ranks):

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from helpers.ranks import run_on_ranks
-from helpers.tiny import CONFIG, FIXED_VIEWS, build_runner, tiny_config
+from helpers.tiny import CONFIG, FIXED_VIEWS, build_runner, norm_free, tiny_config
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -388,16 +388,6 @@ def train_rank(rank, data_root, work_dir, world_size, overrides, **hooks):
     model = getattr(runner.model, "module", runner.model)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     return state, probe.enqueued
-
-
-def norm_free():
-    group_norm = dict(type="GN", num_groups=1)
-    no_norm = dict(norm_cfg=group_norm, with_last_bn=False)
-    return {
-        "model__backbone__norm_cfg": group_norm,
-        **{f"model__neck__{k}": v for k, v in no_norm.items()},
-        **{f"model__head__predictor__{k}": v for k, v in no_norm.items()},
-    }
 
 
 @pytest.mark.parametrize(

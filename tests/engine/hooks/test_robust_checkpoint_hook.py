@@ -70,7 +70,15 @@ def damage(path, how):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("how", ["empty", "truncated", "altered", "missing"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("empty", marks=pytest.mark.slow),
+        pytest.param("truncated", marks=pytest.mark.slow),
+        "altered",
+        "missing",
+    ],
+)
 def test_resume_takes_the_newest_good_checkpoint(digits_root, tmp_path, finished, how):
     """In a folder that was moved, with the newest file broken."""
     folder = shutil.copytree(finished, tmp_path / "moved")
@@ -117,7 +125,17 @@ def test_a_restart_resumes(digits_root, tmp_path, finished, name, monkeypatch):
     assert train(digits_root, tmp_path / "new")[0] == 0
 
 
-@pytest.mark.parametrize("name", robust_checkpoint_hook.SIGNALS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SIGUSR1",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in robust_checkpoint_hook.SIGNALS
+            if name != "SIGUSR1"
+        ),
+    ],
+)
 def test_a_signal_stops_a_run_that_can_go_on(digits_root, tmp_path, name):
     number = getattr(signal, name)
     handler = signal.getsignal(number)
@@ -139,8 +157,15 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("keep", [1, 3])
-@pytest.mark.parametrize("when", ["fsync", "replace"])
+@pytest.mark.parametrize(
+    "keep, when",
+    [
+        (1, "fsync"),
+        pytest.param(3, "fsync", marks=pytest.mark.slow),
+        pytest.param(1, "replace", marks=pytest.mark.slow),
+        (3, "replace"),
+    ],
+)
 def test_killed_while_saving(digits_root, tmp_path, keep, when, monkeypatch):
     """As SIGKILL would leave it: with half a file, and nothing cleaned up."""
     calls = []
