@@ -92,7 +92,7 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
             f"{path} holds no tensors by name, but a {type(loaded).__name__}."
         )
     if not trusted:
-        check_content(path, loaded)
+        _check_content(path, loaded)
         _disarm(path, loaded)
     return loaded
 
@@ -134,7 +134,7 @@ def _check_file(path: Any) -> None:
         ) from None
 
 
-def check_content(path: Any, loaded: dict) -> None:
+def _check_content(path: Any, loaded: dict) -> None:
     """Refuse what is no plain data after all, and tensors with NaN or infinity."""
     state = loaded.get("state_dict", loaded)
     for key in ("meta", "message_hub", "state_dict"):
