@@ -32,14 +32,16 @@ def launchers(tmp_path, monkeypatch):
 
 def test_several_nodes(launchers):
     nodes = dict(NNODES="4", NODE_RANK="2", MASTER_ADDR="10.0.0.1", PORT="1234")
-    nodes["MAX_RESTARTS"] = "3"
     output = launchers("dist_train.sh", "a.py", "8", "--resume", **nodes)
     for part in (
         "-m torch.distributed.run --nnodes=4 --node_rank=2 --master_addr=10.0.0.1 "
-        "--master_port=1234 --nproc_per_node=8 --max-restarts=3",
+        "--master_port=1234 --nproc_per_node=8",
         f"{REPOSITORY}/tools/train.py a.py --launcher pytorch --resume",
     ):
         assert part in output
+    output = launchers("dist_train.sh", "a.py", "8", **nodes, MAX_RESTARTS="3")
+    rendezvous = "--rdzv-backend=c10d --rdzv-id=1234 --rdzv-endpoint=10.0.0.1:1234"
+    assert f"--nnodes=4 {rendezvous} --max-restarts=3 --nproc_per_node=8" in output
     output = launchers("dist_test.sh", "a.py", "b.pth", "2", "--out=c d.json")
     assert "--nproc_per_node=2" in output
     assert f"{REPOSITORY}/tools/test.py a.py b.pth --launcher pytorch" in output
