@@ -67,16 +67,18 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
             data, would inflate to more than its size, or has a tensor that is not
             finite.
     """
-    trusted = os.environ.get(OFF, "").lower() in ("1", "y", "yes", "true")
+    trusted = os.environ.get(OFF) in ("1", "y", "yes", "true")
     _check_file(path)
     try:
         with _allowed_globals():
             # The variables hold for all of torch; where none is set this does.
             loaded = torch.load(path, map_location, weights_only=not trusted)
     except UnpicklingError as error:
-        reason = str(error).partition("Please file an issue")[0].strip()
+        # Without torch's advice, to load it unsafely.
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2]
+        reason = reason.partition(" Please use")[0].partition("\n")[0].rstrip(".")
         raise CheckpointError(
-            f"{path} holds more than tensors and plain data: {reason}\nIf you trust "
+            f"{path} holds more than tensors and plain data: {reason}.\nIf you trust "
             "its source, pass --trust-checkpoint (in Python: "
             "snclr_mm.cli.load_checkpoints_safely(trust=True))."
         ) from None
@@ -93,7 +95,7 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
         )
     if not trusted:
         _check_content(path, loaded)
-        _disarm(path, loaded)
+        _disarm(loaded)
     return loaded
 
 
@@ -137,11 +139,14 @@ def _check_file(path: Any) -> None:
 def _check_content(path: Any, loaded: dict) -> None:
     """Refuse what is no plain data after all, and tensors with NaN or infinity."""
     state = loaded.get("state_dict", loaded)
-    for key in ("meta", "message_hub", "state_dict"):
-        if not isinstance(loaded.get(key, {}), dict):
-            raise CheckpointError(
-                f"{path}: {key!r} is a {type(loaded[key]).__name__}, not a dict."
-            )
+    hub = loaded.get("message_hub", {})
+    parts = {"meta": loaded.get("meta", {}), "message_hub": hub, "state_dict": state}
+    if isinstance(hub, dict):
+        parts["message_hub.runtime_info"] = hub.get("runtime_info", {})
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            kind = type(part).__name__
+            raise CheckpointError(f"{path}: {key!r} is a {kind}, not a dict.")
     for name, value in state.items():
         if type(name) is not str or not (
             state is loaded or isinstance(value, Tensor) or "_extra_state" in name
@@ -157,13 +162,13 @@ def _check_content(path: Any, loaded: dict) -> None:
         if isinstance(node, Tensor):
             if node.layout != torch.strided or node.is_quantized or node.is_meta:
                 problem = "is no plain tensor"
-            elif vars(node):
+            elif set(vars(node)) - {"_has_been_cloned"}:  # a mark of FSDP
                 problem = f"has own attributes ({', '.join(map(str, vars(node)))})"
             elif (
                 node.nelement() * node.element_size() > node.untyped_storage().nbytes()
             ):
                 problem = f"has {node.nelement():,} values, more than are stored"
-            elif "mask" not in name and not torch.isfinite(node).all():
+            elif not name.endswith("mask") and not torch.isfinite(node).all():
                 problem = "is not finite"
         elif isinstance(node, dict):
             own = getattr(node, "__dict__", {})
@@ -180,16 +185,17 @@ def _check_content(path: Any, loaded: dict) -> None:
             raise CheckpointError(f"{path}: {name} {problem}.")
 
 
-def _disarm(path: Any, loaded: dict) -> None:
+def _disarm(loaded: dict) -> None:
     """Take out what MMEngine would run or delete."""
     meta = loaded.get("meta", {})
-    meta.pop("config", None)
+    for key in ("config", "config_text", "best_checkpoints"):
+        meta.pop(key, None)
     hub = loaded.get("message_hub", {}).get("runtime_info", {})
     best = {key: hub.pop(key) for key in list(hub) if str(key).startswith("best_ckpt")}
     if best:
         meta["best_checkpoints"] = best
-    keep = hub.get("keep_ckpt_ids", [])
-    if not all(type(number) is int for number in keep):
+    kept = hub.get("keep_ckpt_ids", [])
+    if type(kept) is not list or not all(type(number) is int for number in kept):
         del hub["keep_ckpt_ids"]
     texts = [str(place.pop("cfg")) for place in (meta, hub) if "cfg" in place]
     if texts:
@@ -243,6 +249,7 @@ def _history_buffer_method(owner: type, name: str):
 #: NumPy's own functions are none of them: they take raw bytes for pointers.
 ALLOWED = [
     (HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (bytes, "builtins.bytes"),  # none of them
     (_history_buffer_method, "builtins.getattr"),
     (_PlainDtype, "numpy.dtype"),
     (_PlainArray, "numpy.ndarray"),

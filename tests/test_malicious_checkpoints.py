@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from helpers.bad_checkpoints import BAD, MARKER
 from helpers.command import call, load_tool
 from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModule
 from mmpretrain import get_model
 from mmpretrain.registry import MODELS
@@ -193,6 +195,41 @@ def test_some_kinds(way_in, runner, files, marker):
 @pytest.mark.parametrize("way_in", WAYS_IN)
 def test_every_kind_in_every_way(way_in, runner, files, marker):
     check(way_in, files, files, marker, runner, level=WAYS_IN[way_in])
+
+
+def better_comes(runner):
+    """What MMEngine does when validation is better than ever."""
+    hook = CheckpointHook(save_best="accuracy", rule="greater", max_keep_ckpts=5)
+    hook.before_train(runner)
+    hook.after_val_epoch(runner, {"accuracy": 99.0})
+
+
+@pytest.mark.parametrize("way_in", [resume, resume_without_our_hook])
+@pytest.mark.parametrize(
+    "kind", ["best_is_any_folder", "best_is_any_file", "kept_ones_are_paths"]
+)
+def test_no_other_checkpoint_is_deleted(kind, way_in, runner, files):
+    way_in(files[kind], runner)
+    better_comes(runner)
+    assert (files[kind].parent / "victim/best_of_all.pth").exists()
+    for key in ("best_ckpt", "best_score"):
+        runner.message_hub.runtime_info.pop(key)
+
+
+def test_the_best_checkpoint_of_a_run_is_replaced(runner, files, tmp_path):
+    """Also where the work directory was moved since."""
+    work_dir = Path(runner.work_dir)
+    old = work_dir / "best_accuracy_epoch_0.pth"
+    old.touch()
+    checkpoint = load_checkpoint(files["good"])
+    checkpoint["message_hub"]["runtime_info"].update(
+        best_ckpt=f"/moved/{old.name}", best_score=0.0
+    )
+    torch.save(checkpoint, tmp_path / "epoch_1.pth")
+    resume(tmp_path / "epoch_1.pth", runner)
+    better_comes(runner)
+    assert not old.exists()
+    assert len(list(work_dir.glob("best_*"))) == 1
 
 
 # The tools, whole. `merge` gives all a model as small as the checkpoint's.

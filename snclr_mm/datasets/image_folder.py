@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 from mmcv.transforms import LoadImageFromFile
@@ -25,8 +26,8 @@ class ImageFolder(CustomDataset):
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If it holds no image; if there is a ``cache_dir`` but nothing to
-            load images with.
+        ValueError: If it holds no image, or links in a circle; if there is a
+            ``cache_dir`` but nothing to load images with.
         OSError: If the decoded images do not fit into ``cache_dir``.
     """
 
@@ -54,6 +55,13 @@ class ImageFolder(CustomDataset):
             )
         try:
             data_list = super().load_data_list()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ValueError(
+                f"Links below the image folder {root!r} go round in a circle: "
+                f"{error.filename}."
+            ) from None
         except RuntimeError as error:
             raise ValueError(
                 f"The image folder {root!r} holds no image: allowed are "

@@ -342,6 +342,21 @@ def meta_is_text(checkpoint):
     checkpoint["meta"] = "epoch 3"
 
 
+@_altered("always")
+def runtime_info_is_a_list(checkpoint):
+    checkpoint["message_hub"]["runtime_info"] = [1]
+
+
+@_altered("never")
+def best_is_in_meta(checkpoint):
+    checkpoint["meta"]["best_checkpoints"] = [3]
+
+
+@_altered("never")
+def kept_ones_are_a_number(checkpoint):
+    checkpoint["message_hub"]["runtime_info"]["keep_ckpt_ids"] = 3
+
+
 @_altered("fit")
 def empty_state_dict(checkpoint):
     checkpoint["state_dict"] = {}
