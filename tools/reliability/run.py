@@ -255,7 +255,7 @@ class Run:
         """Wait until something happens, or the process ends."""
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         while not happens() and not os.waitid(os.P_PID, child, options):
-            time.sleep(0.0005)
+            time.sleep(0.002)
 
     def text(self, start: int = 0) -> str:
         """What was printed, from a position on."""
