@@ -212,7 +212,13 @@ class NeighborQueue(BaseModule):
         return sum(len(keys) // ranks for keys, ranks in self._staged)
 
     @torch.no_grad()
-    def commit(self, valid: bool = True) -> bool:
+    def staged_is_finite(self) -> Tensor:
+        """Whether what is staged on this rank can be normalised, a bool scalar."""
+        good = [self._normalize(keys)[1].all() for keys, _ in self._staged]
+        return torch.stack(good).all() if good else torch.tensor(True)
+
+    @torch.no_grad()
+    def commit(self, valid: bool = True, agreed: bool = False) -> bool:
         """Enqueue what is staged, unless it cannot be normalised on some rank.
 
         All ranks decide alike, also with ``sync=False``: their queues must stay equally
@@ -221,6 +227,8 @@ class NeighborQueue(BaseModule):
 
         Args:
             valid (bool): False refuses the rows, on every rank. Defaults to True.
+            agreed (bool): The ranks know that ``valid`` is the same on all of them and
+                has heard :meth:`staged_is_finite`: nothing is asked. Defaults to False.
 
         Returns:
             bool: Whether the rows were enqueued, the same on each rank.
@@ -232,12 +240,13 @@ class NeighborQueue(BaseModule):
             for keys, ranks in self._staged
         ]
         self.discard()
-        accepted = self.features.new_ones((), dtype=torch.bool) & valid
-        for _, good in rows:
-            accepted = accepted & good.all()
-        accepted = accepted.int()
-        all_reduce(accepted, "min")
-        if not accepted:
+        if not agreed:
+            accepted = self.features.new_ones((), dtype=torch.bool) & valid
+            for _, good in rows:
+                accepted = accepted & good.all()
+            valid = accepted.int()
+            all_reduce(valid, "min")
+        if not valid:
             return False
         for part, _ in rows:
             self._write(part)
