@@ -49,7 +49,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     for note in notes:
         runner.logger.warning(note)
     stopped = None
-    with explain_refusal():
+    with explain_refusal(), explain_build(cfg):
         try:
             yield runner
         except SystemExit as error:

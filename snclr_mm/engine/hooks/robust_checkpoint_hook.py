@@ -61,6 +61,11 @@ class RobustCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """Listen to signals; remove what an earlier run has left unfinished."""
         super().before_train(runner)
+        if runner.iter >= runner.max_iters:
+            runner.logger.warning(
+                f"This run has made all of its {runner.max_iters} steps: nothing is "
+                "left to train. For more set train_cfg to a longer training."
+            )
         if is_main_process():
             for part in Path(self.out_dir).glob(f"*.pth{PART}"):
                 part.unlink()
