@@ -1,6 +1,7 @@
 # SNCLR on CIFAR-100, as on Fashion-MNIST: the same network, budget and optimizer. K and
 # τ are those of a public comparison (pc-cp/Benchmark-Methods-For-MNN), colors MoCo
-# v3's; not tuned. The baselines take it with the variable DATASET=cifar100.
+# v3's; not tuned. The baselines take it with the variable
+# RECIPE=resnet-tiny_1xb128_cifar100.
 _base_ = "snclr_resnet-tiny_1xb128_fashion-mnist.py"
 
 model = dict(head=dict(num_neighbors=5, temperature=0.2))

@@ -31,11 +31,11 @@ from typing import NamedTuple
 from options import CfgOptions
 
 BASELINES = (
-    "mocov3", "swav", "nnclr", "pnnclr", "nnbyol", "msf", "mnn", "ressl", "sce",
+    "mocov3", "byol", "swav", "nnclr", "pnnclr", "nnbyol", "msf", "mnn", "ressl", "sce",
 )  # fmt: skip
 METHODS = [
     *(f"configs/baselines/{m}_resnet-tiny_1xb128_fashion-mnist.py" for m in BASELINES),
-    f"configs/snclr_resnet-tiny_1xb128_{os.environ.get('DATASET', 'fashion-mnist')}.py",
+    f"configs/snclr_{os.environ.get('RECIPE', 'resnet-tiny_1xb128_fashion-mnist')}.py",
 ]
 #: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
 #: percent).
@@ -64,8 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "configs",
         nargs="*",
         default=METHODS,
-        help="pretraining configs; default: all methods on Fashion-MNIST, or with the "
-        "variable DATASET=cifar100 on CIFAR-100",
+        help="pretraining configs; default: all methods on Fashion-MNIST, or in "
+        "another setting with the variable RECIPE (see docs/methods.md)",
     )
     add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])

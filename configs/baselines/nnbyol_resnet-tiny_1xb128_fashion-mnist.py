@@ -1,8 +1,8 @@
 # NNBYOL: BYOL whose keys are replaced by their nearest neighbors, which may collapse;
 # else as the SNCLR config.
-_base_ = "../snclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}.py"
+_base_ = "../snclr_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}.py"
 
-work_dir = "work_dirs/nnbyol_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
+work_dir = "work_dirs/nnbyol_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}"
 model = dict(
     head=dict(
         _delete_=True,

@@ -1,8 +1,8 @@
 # After pNNCLR: NNCLR with pseudo neighbors, the key moved by a random share to one of
 # its neighbors; else as the SNCLR config. Its smooth update is the momentum encoder.
-_base_ = "../snclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}.py"
+_base_ = "../snclr_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}.py"
 
-work_dir = "work_dirs/pnnclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
+work_dir = "work_dirs/pnnclr_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}"
 model = dict(
     head=dict(
         _delete_=True,

@@ -1,7 +1,7 @@
 # SCE: half InfoNCE, half ReSSL; else as the MSF config.
 _base_ = "msf_resnet-tiny_1xb128_fashion-mnist.py"
 
-work_dir = "work_dirs/sce_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
+work_dir = "work_dirs/sce_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}"
 model = dict(
     head=dict(
         _delete_=True,
