@@ -67,7 +67,7 @@ def announce(runner: Runner, notes: list[str]) -> None:
     """
     loop, cfg, world = runner.train_loop, runner.cfg, get_world_size()
     loader, dataset = loop.dataloader, loop.dataloader.dataset
-    source = getattr(dataset, "img_prefix", "") or type(dataset).__name__
+    source = getattr(dataset, "data_root", "") or type(dataset).__name__
     check = getattr(dataset, "check", None)
     size = cfg.train_dataloader.get("batch_size", 1)
     skipped = list(check.skipped.items()) if check else []
