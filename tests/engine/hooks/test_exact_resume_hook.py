@@ -100,7 +100,11 @@ def interrupted(data_root, folder, stops, **overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    [dict(), dict(BY_ITER), dict(train_dataloader__num_workers=2)],
+    [
+        dict(),
+        dict(BY_ITER),
+        pytest.param(dict(train_dataloader__num_workers=2), marks=pytest.mark.slow),
+    ],
     ids=["epochs", "iterations", "workers"],
 )
 def test_an_interrupted_run_ends_as_any_other(digits_root, tmp_path, overrides):
@@ -124,7 +128,11 @@ def on_two_ranks(rank, data_root, folder, overrides):
     )
 
 
-@pytest.mark.parametrize("overrides", [dict(), BY_ITER], ids=["epochs", "iterations"])
+@pytest.mark.parametrize(
+    "overrides",
+    [dict(), pytest.param(BY_ITER, marks=pytest.mark.slow)],
+    ids=["epochs", "iterations"],
+)
 def test_two_ranks(digits_root, tmp_path, overrides):
     queues = dict(overrides, model__head__queue__sync=False)
     run_on_ranks(2, on_two_ranks, digits_root, tmp_path, queues)
