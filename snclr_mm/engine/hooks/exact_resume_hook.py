@@ -104,6 +104,11 @@ class ExactResumeHook(DistSamplerSeedHook):
             or any(getattr(s, "need_val_args", False) for s in schedulers)
         ):
             return []  # several optimizers, or rates that follow a metric
+        olds = [*checkpoint.get("param_schedulers", []), *saved["param_groups"]]
+        news = [scheduler.state_dict() for scheduler in schedulers]
+        news += runner.optim_wrapper.state_dict()["param_groups"]
+        if list(map(_settings, olds)) == list(map(_settings, news)):
+            return []  # a long run takes minutes to replay
         meta, length = checkpoint["meta"], len(runner.train_dataloader)
         with warnings.catch_warnings():
             # "scheduler.step() before optimizer.step()"
@@ -115,7 +120,6 @@ class ExactResumeHook(DistSamplerSeedHook):
                         scheduler.step()
         own = runner.optim_wrapper.state_dict()
         states = [scheduler.state_dict() for scheduler in schedulers]
-        olds = [*checkpoint.get("param_schedulers", []), *saved["param_groups"]]
         names = [f"param_scheduler.{i}." for i in range(len(states))]
         names += [f"param_groups.{i}." for i in range(len(own["param_groups"]))]
         changed = []
@@ -195,6 +199,12 @@ def _describe_data(runner) -> dict:
         "images": len(loader.dataset),
         LENGTH: len(loader),
     }
+
+
+def _settings(state: dict) -> dict:
+    """What does not change while a run goes on."""
+    moving = ("last_step", "_global_step", "_last_value", "lr", "params")
+    return {key: value for key, value in state.items() if key not in moving}
 
 
 def _update(old: dict, new: dict, name: str = "") -> list[str]:
