@@ -153,8 +153,9 @@ class StepGuardHook(Hook):
         good = torch.stack([torch.as_tensor(f).to(norm.device).all() for f in flags])
         flag = good.all() * (1 if self.stop_requested else 2)
         all_reduce(flag, "min")
-        self.kept = bool(flag) and self.kept is not False
-        self.stopping |= int(flag) == 1
+        agreed = int(flag)  # the one wait for the device
+        self.kept = agreed > 0 and self.kept is not False
+        self.stopping |= agreed == 1
         if not self.kept:
             for p in params:
                 p.grad = None
