@@ -80,6 +80,7 @@ setup(
     python_requires=">=3.10",
     cmdclass={"build_py": BuildWithMim},
     packages=find_packages(include=["snclr_mm", "snclr_mm.*"]),
+    package_data={"snclr_mm.visualization": ["templates/*.html"]},
     install_requires=["torch>=2.6", "numpy", "safetensors"],
     extras_require=EXTRAS,
     classifiers=[

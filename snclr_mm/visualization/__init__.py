@@ -1,4 +1,5 @@
 from .comparison import plot_comparison
+from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
 from .neighbors import FoundNeighbors, find_neighbors
 from .training_curves import plot_training, read_scalars
@@ -13,4 +14,5 @@ __all__ = [
     "plot_transfer",
     "read_metrics",
     "read_scalars",
+    "write_neighbor_browser",
 ]
