@@ -2,6 +2,7 @@ from .comparison import plot_comparison
 from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
 from .neighbors import FoundNeighbors, find_neighbors
+from .run_report import write_run_report
 from .training_curves import plot_training, read_scalars
 from .transfer import plot_transfer, read_metrics
 
@@ -15,4 +16,5 @@ __all__ = [
     "read_metrics",
     "read_scalars",
     "write_neighbor_browser",
+    "write_run_report",
 ]
