@@ -36,7 +36,7 @@ EXTRAS = {
     # timm's backbones, through MMPretrain's TIMMBackbone.
     "timm": ["timm>=1.0"],
     # The linear probes and pictures of the main job.
-    "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
+    "eval": ["scikit-learn>=1.5", "matplotlib>=3.8", "pillow"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.6",
