@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":
     parse_args()  # --help needs none of the libraries below
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -106,6 +107,18 @@ def tile(pictures: list[np.ndarray], columns: int) -> np.ndarray:
     return np.vstack([np.hstack(row) for row in rows])[:-GAP, :-GAP]
 
 
+def add_captions(picture: np.ndarray, columns: int) -> np.ndarray:
+    """Say above each column of pairs which half is the truth."""
+    strip = np.full((18, *picture.shape[1:]), 255, np.uint8)
+    half = (picture.shape[1] + GAP - columns * GAP) / columns / 2
+    for column in range(columns):
+        for side, text in enumerate(("truth", "prediction")):
+            x = round(column * (2 * half + GAP) + side * half) + 2
+            font = (cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(strip, text, (x, 13), *font)
+    return np.vstack([strip, picture])
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args)
@@ -122,7 +135,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"{args.checkpoint} is not a checkpoint of {args.config}: {error}"
             ) from None
         pictures = draw(runner, args)
-    mmcv.imwrite(tile(pictures, args.columns), str(args.out))
+    columns = min(args.columns, len(pictures))
+    picture = add_captions(tile(pictures, columns), columns)
+    mmcv.imwrite(picture, str(args.out))
     print(args.out)
 
 

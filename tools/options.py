@@ -7,6 +7,10 @@ class CfgOptions(argparse.Action):
     """MMEngine's DictAction, which is imported when there is an option to parse."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for value in values:
+            key, sign, _ = value.partition("=")
+            if not (key and sign):
+                parser.error(f"{option_string} {value}: must be key=value")
         from mmengine.config import DictAction
 
         action = DictAction(self.option_strings, self.dest)

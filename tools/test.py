@@ -32,6 +32,7 @@ from snclr_mm.cli import (
     check_annotations,
     check_data_roots,
     load_config,
+    merge_options,
     set_dataloader_defaults,
 )
 
@@ -41,8 +42,7 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     cfg.load_from = args.checkpoint
     if args.amp:
         cfg.test_cfg.fp16 = True
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     set_dataloader_defaults(cfg, pin_memory=False if args.no_pin_memory else None)
 
 

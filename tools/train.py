@@ -46,6 +46,7 @@ from snclr_mm.cli import (
     explain_sizes,
     fit_to_images,
     load_config,
+    merge_options,
     set_dataloader_defaults,
     set_image_folders,
     set_pretrained,
@@ -73,8 +74,7 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
                 "config."
             )
         cfg.auto_scale_lr.enable = True
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if args.pretrained is not None:
         set_pretrained(cfg.model, args.pretrained)
     set_dataloader_defaults(

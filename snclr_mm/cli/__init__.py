@@ -2,6 +2,7 @@
 
 from .annotations import check_annotations
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
+from .config_checks import check_config, merge_options
 from .configs import find_config, load_config, read_config
 from .console import announce, explain_sizes, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
@@ -14,6 +15,7 @@ __all__ = [
     "announce",
     "build_runner",
     "check_annotations",
+    "check_config",
     "check_data_roots",
     "check_pretrained",
     "clear_pretrained",
@@ -24,6 +26,7 @@ __all__ = [
     "fit_to_images",
     "load_checkpoints_safely",
     "load_config",
+    "merge_options",
     "prepare_torch",
     "quiet_start",
     "read_config",

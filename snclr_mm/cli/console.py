@@ -67,32 +67,32 @@ def announce(runner: Runner, notes: list[str]) -> None:
     """
     loop, cfg, world = runner.train_loop, runner.cfg, get_world_size()
     loader, dataset = loop.dataloader, loop.dataloader.dataset
-    source = getattr(dataset, "img_prefix", "") or type(dataset).__name__
+    source = getattr(dataset, "data_root", "") or type(dataset).__name__
     check = getattr(dataset, "check", None)
+    size = cfg.train_dataloader.get("batch_size", 1)
     skipped = list(check.skipped.items()) if check else []
     if not len(loader):
         raise ValueError(
             f"{len(dataset)} images on {world} process(es) are fewer than a batch of "
-            f"train_dataloader.batch_size={loader.batch_size}, and drop_last=True drops"
-            " what is left over, so no step would be made. Lower "
-            "train_dataloader.batch_size."
+            f"train_dataloader.batch_size={size}, and drop_last=True drops what is "
+            "left over, so no step would be made. Lower train_dataloader.batch_size."
         )
     if len({repr(found) for found in all_gather_object(check)}) > 1:
         raise ValueError(f"The processes do not find the same images in {source!r}.")
     length = f"{loop.max_iters} steps"
     if isinstance(loop, EpochBasedTrainLoop):
         length += f" in {loop.max_epochs} epochs"
-    batch, scale = loader.batch_size * world, cfg.get("auto_scale_lr") or {}
+    batch, scale = size * world, cfg.get("auto_scale_lr") or {}
     optimizer = cfg.optim_wrapper.get("optimizer") or {}
     factor = batch / scale.base_batch_size if scale.get("enable") else 1
+    validates = cfg.get("val_dataloader") is not None
     backbone = cfg.model.get("backbone") or {}
-    latest = Path(find_latest_checkpoint(runner.work_dir) or "").name
-    if not cfg.get("resume") or cfg.get("load_from"):
-        pass
-    elif not latest:
-        notes = [*notes, "--resume found no checkpoint: training starts from zero"]
-    elif latest.endswith((f"_{loop.max_epochs}.pth", f"_{loop.max_iters}.pth")):
-        notes = [*notes, f"nothing: {latest} is the end of this run, which is finished"]
+    if cfg.get("resume") and not cfg.get("load_from"):
+        latest = Path(find_latest_checkpoint(runner.work_dir) or "none").stem
+        if latest == "none":
+            notes = [*notes, "--resume found no checkpoint: training starts from zero"]
+        elif latest in (f"epoch_{loop.max_epochs}", f"iter_{loop.max_iters}"):
+            notes = [*notes, f"nothing: {latest}.pth is the end of this run"]
     rows = [
         ("data", f"{source}: {check or f'{len(dataset)} images'}"),
         *[("skipped", f"{path}: {why}") for path, why in skipped[:5]],
@@ -107,7 +107,7 @@ def announce(runner: Runner, notes: list[str]) -> None:
             f"{optimizer.get('type')}, learning rate {optimizer.get('lr', 0):g}"
             + f" x {factor:.3g} for this batch" * (factor != 1),
         ),
-        ("validation", (cfg.get("val_cfg") or {}).get("type", "none")),
+        ("validation", cfg.val_cfg.get("type", "ValLoop") if validates else "none"),
         ("results", Path(runner.work_dir).absolute()),
         ("log file", Path(runner.log_dir).absolute()),
         *[("changed", note) for note in notes],

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from snclr_mm.hardware import has_fast_bfloat16
 
 from .checkpoint_safety import explain_refusal, load_checkpoints_safely
+from .config_checks import check_config, explain_build
 from .console import quiet_start
 from .dataloaders import dataloaders
 
@@ -31,11 +32,15 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     Args:
         cfg (Config): Complete; changed in place.
         trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
+
+    Raises:
+        ValueError: For a setting that cannot be; see :func:`check_config`.
     """
     prepare_torch()
     load_checkpoints_safely(trust=trust_checkpoint)
+    check_config(cfg)
     notes = adapt_to_machine(cfg)
-    with quiet_start():
+    with quiet_start(), explain_build(cfg):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)

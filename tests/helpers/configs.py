@@ -22,6 +22,8 @@ from mmpretrain.registry import (
 )
 from torch import nn
 
+from snclr_mm.cli import check_config
+
 from .shrink import shrink_numbers
 from .tiny import REPOSITORY
 
@@ -113,6 +115,7 @@ def check_parts(cfg: Config) -> None:
 
     A setting that a part does not know is a TypeError.
     """
+    check_config(cfg)
     cfg = shrink_numbers(deepcopy(cfg))
     MODELS.build(cfg.model)
     if "type" in cfg.get("data_preprocessor", {}):
