@@ -37,22 +37,13 @@ def write_neighbor_browser(
         about (str): What the images are. Defaults to "".
     """
     runs = []
-    for name, neighbors in found.items():
-        weighted = neighbors.chance is not None
-        runs.append(
-            {
-                "name": name,
-                "index": neighbors.index.tolist(),
-                "similarity": _thousandths(neighbors.similarity),
-                "positiveness": _thousandths(neighbors.score / neighbors.chance)
-                if weighted
-                else None,
-                "entropy": _thousandths(positiveness_entropy(neighbors.score))
-                if weighted
-                else None,
-                "purity": None if labels is None else purity(neighbors.index, labels),
-            }
-        )
+    for name, (index, similarity, score, chance) in found.items():
+        run = {"name": name, "index": index.tolist()}
+        run["similarity"] = _thousandths(similarity)
+        run["purity"] = purity(index, labels) if labels else None
+        run["positiveness"] = chance and _thousandths(score / chance)
+        run["entropy"] = chance and _thousandths(positiveness_entropy(score))
+        runs.append(run)
     data = {
         "about": about,
         "images": [_webp(image) for image in images],

@@ -165,6 +165,18 @@ def test_bad_input(run, digits_root, tmp_path, capsys):
     moved = tiny_config(tmp_path / "moved", folder)
     moved.model.data_preprocessor = moved.data_preprocessor
     moved.dump(tmp_path / "moved.py")
+    (tmp_path / "list.txt").write_text("china/0.png 0\nchina/gone.png 1\n")
+    listed = tiny_config(tmp_path, folder)
+    listed.model.data_preprocessor = listed.data_preprocessor
+    listed.val_dataloader = dict(
+        dataset=dict(
+            type="CustomDataset",
+            data_root=str(photos),
+            ann_file=str(tmp_path / "list.txt"),
+            pipeline=[dict(type="LoadImageFromFile"), dict(type="PackInputs")],
+        )
+    )
+    listed.dump(tmp_path / "listed.py")
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     torch.save(state, tmp_path / "bare.pth")
     broken = {
@@ -187,6 +199,7 @@ def test_bad_input(run, digits_root, tmp_path, capsys):
             [tmp_path / "moved.py", checkpoint],
             "train_dataloader.dataset.data_root=.*moved' does not exist",
         ),
+        ([tmp_path / "listed.py", checkpoint], "gone.png' can't be read"),
         ([config, checkpoint, f"--data-root={tmp_path / 'empty'}"], "holds no image"),
         (
             [config, checkpoint, f"--data-root={tmp_path / 'one'}"],
