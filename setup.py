@@ -36,7 +36,7 @@ EXTRAS = {
     # timm's backbones, through MMPretrain's TIMMBackbone.
     "timm": ["timm>=1.0"],
     # The linear probes and pictures of the main job.
-    "eval": ["scikit-learn>=1.5", "matplotlib>=3.8"],
+    "eval": ["scikit-learn>=1.5", "matplotlib>=3.8", "pillow"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.6",
@@ -80,6 +80,7 @@ setup(
     python_requires=">=3.10",
     cmdclass={"build_py": BuildWithMim},
     packages=find_packages(include=["snclr_mm", "snclr_mm.*"]),
+    package_data={"snclr_mm.visualization": ["templates/*.html"]},
     install_requires=["torch>=2.6", "numpy", "safetensors"],
     extras_require=EXTRAS,
     classifiers=[

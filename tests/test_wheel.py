@@ -30,6 +30,10 @@ installed = Path(snclr_mm.__file__).parent
 assert installed.parent == Path({target!r}), installed
 assert not any(path.is_symlink() for path in installed.joinpath(".mim").iterdir())
 
+templates = installed / "visualization/templates"
+assert (templates / "neighbor_browser.html").is_file()
+assert (templates / "run_report.html").is_file()
+
 assert "snclr_r50_8xb256" in mmpretrain.list_models("*snclr*")
 model = mmpretrain.get_model("snclr_resnet-tiny_1xb128_fashion-mnist")
 assert type(model) is snclr_mm.models.SNCLR

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate frozen features: kNN, linear probes on many or few labels, SVMs.
+"""Evaluate frozen features: kNN, retrieval, linear probes on many or few labels, SVMs.
 
 Prints a table and writes all results as JSON; docs/evaluation.md says what each
 protocol computes. Results are written as soon as they are there.
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from options import CfgOptions, add_image_folders
 
-PROTOCOLS = ("knn", "linear", "few-shot", "semi-supervised", "svm", "svm-low-shot")
+PROTOCOLS = ("knn", "retrieval", "linear", "few-shot", "semi-supervised", "svm")
+PROTOCOLS += ("svm-low-shot",)
 REFERENCES = ("random", "pixels")
 DATA_KEYS = (
     "train_dataloader", "val_dataloader", "val_cfg", "test_dataloader", "test_cfg",

@@ -6,6 +6,7 @@ from .few_label_probes import few_shot_accuracies, semi_supervised_probe
 from .linear_probe import sweep_linear_probe
 from .multi_linear_accuracy import MultiLinearAccuracy
 from .pixels import Pixels, drop_equal_channels
+from .retrieval import retrieval_metrics
 from .splits import Split, build_splits
 from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
 from .weighted_knn import check_knn, knn_grid, weighted_knn
@@ -32,6 +33,7 @@ __all__ = [
     "low_shot_svm",
     "pool_features",
     "rankme",
+    "retrieval_metrics",
     "semi_supervised_probe",
     "sweep_linear_probe",
     "weighted_knn",

@@ -13,6 +13,7 @@ from .features import extract_features
 from .few_label_probes import few_shot_accuracies, semi_supervised_probe
 from .linear_probe import sweep_linear_probe
 from .pixels import Pixels, drop_equal_channels
+from .retrieval import retrieval_metrics
 from .splits import Split
 from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
 from .weighted_knn import knn_grid
@@ -122,6 +123,14 @@ def _knn(train: Labeled, test: Labeled, settings: ProtocolSettings) -> dict:
     }
 
 
+def _retrieval(train: Labeled, test: Labeled, settings: ProtocolSettings) -> dict:
+    progress = partial(track, description="  retrieval")
+    found = retrieval_metrics(test[0], train[0], test[1], train[1], progress=progress)
+    queries = f"{found.pop('queries')} queries in {len(train[0])}"
+    table = [_row(f"retrieval-{name}", queries, value) for name, value in found.items()]
+    return {"table": table, **found}
+
+
 def _linear(train: Labeled, test: Labeled, settings: ProtocolSettings) -> dict:
     print("  linear", flush=True)
     result = sweep_linear_probe(*train, *test)
@@ -172,6 +181,7 @@ def _svm_low_shot(train: Labeled, test: Labeled, settings: ProtocolSettings) -> 
 
 PROTOCOLS = {
     "knn": _knn,
+    "retrieval": _retrieval,
     "linear": _linear,
     "few-shot": _few_shot,
     "semi-supervised": _semi_supervised,

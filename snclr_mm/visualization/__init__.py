@@ -1,6 +1,8 @@
 from .comparison import plot_comparison
+from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
 from .neighbors import FoundNeighbors, find_neighbors
+from .run_report import write_run_report
 from .training_curves import plot_training, read_scalars
 from .transfer import plot_transfer, read_metrics
 
@@ -13,4 +15,6 @@ __all__ = [
     "plot_transfer",
     "read_metrics",
     "read_scalars",
+    "write_neighbor_browser",
+    "write_run_report",
 ]

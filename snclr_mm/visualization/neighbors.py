@@ -5,18 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snclr_mm.evaluation.features import batch_features
+from snclr_mm.evaluation.features import batch_features, check_finite
 from snclr_mm.models import SoftNeighborHead
 
 
 class FoundNeighbors(NamedTuple):
-    """Rows of candidates, best first, and a score of each, [n, count].
+    """Rows of candidates, best first, with cosine similarity and score, [n, count].
 
     ``chance`` is 1/K where the score is positiveness, which sums to 1 over K neighbors;
-    None where it is the cosine similarity.
+    None where it is the similarity.
     """
 
     index: Tensor
+    similarity: Tensor
     score: Tensor
     chance: float | None
 
@@ -25,7 +26,7 @@ class FoundNeighbors(NamedTuple):
 def find_neighbors(
     model: nn.Module,
     candidates: Iterable[dict],
-    queries: dict,
+    queries: dict | None = None,
     count: int = 10,
     own: Tensor | None = None,
 ) -> FoundNeighbors:
@@ -35,31 +36,50 @@ def find_neighbors(
         model (nn.Module): A self-supervised algorithm, in eval mode. With a
             SoftNeighborHead the scores are w_i of the first of all K neighbors.
         candidates (Iterable[dict]): Batches of single views.
-        queries (dict): One batch of single views, n images.
+        queries (dict, optional): One batch of single views, n images. Defaults to None:
+            every candidate is a query, with neighbors among the others.
         count (int): Neighbors of each. Defaults to 10.
         own (Tensor, optional): Rows of the queries among the candidates, [n], which are
             left out. Defaults to None: they are no candidates.
 
     Returns:
         FoundNeighbors: On the CPU.
+
+    Raises:
+        ValueError: If a feature is not finite.
     """
     head = getattr(model, "head", None)
     soft = isinstance(head, SoftNeighborHead) and hasattr(model, "momentum_encoder")
+    weighted = soft and head.num_neighbors > 0
 
-    def key_of(batch: dict) -> Tensor:
+    def embed(batch: dict, online: bool) -> tuple[Tensor, Tensor]:
+        """Keys, and what the attention compares them with if ``online``."""
         if not soft:
-            return batch_features(model, batch)[0]
-        return model.momentum_encoder(model.data_preprocessor(batch)["inputs"])[0]
+            features = batch_features(model, batch)[0]
+            return features, features
+        inputs = model.data_preprocessor(batch)["inputs"]
+        key = model.momentum_encoder(inputs)[0]
+        online = online and weighted
+        return key, model.neck(model.backbone(inputs))[0] if online else key
 
-    keys = F.normalize(torch.cat([key_of(batch) for batch in candidates]), dim=1)
-    similarity = F.normalize(key_of(queries), dim=1) @ keys.T
-    if own is not None:
-        similarity[torch.arange(len(own)), own] = -2  # below any other
+    parts = [embed(batch, online=queries is None) for batch in candidates]
+    keys, y_1 = (torch.cat(part) for part in zip(*parts, strict=True))
+    check_finite(keys, "the candidates")
+    keys = query_keys = F.normalize(keys, dim=1)
+    if queries is None:
+        own = torch.arange(len(keys))
+    else:
+        query_keys, y_1 = embed(queries, online=True)
+        query_keys = F.normalize(query_keys, dim=1)
     most = len(keys) - (own is not None)
-    k = min(head.num_neighbors if soft and head.num_neighbors else count, most)
-    score, index = similarity.topk(k, dim=1)
-    if soft and head.num_neighbors:
-        inputs = model.data_preprocessor(queries)["inputs"]
-        score = head.attention(model.neck(model.backbone(inputs))[0], keys[index])
-    chance = 1 / k if soft and head.num_neighbors else None
-    return FoundNeighbors(index[:, :count].cpu(), score[:, :count].cpu(), chance)
+    k = min(head.num_neighbors if weighted else count, most)
+    found = []
+    for rows in torch.arange(len(query_keys)).split(1024):
+        similarity = query_keys[rows] @ keys.T
+        if own is not None:
+            similarity[torch.arange(len(rows)), own[rows]] = -2  # below any other
+        similarity, index = similarity.topk(k, dim=1)
+        score = head.attention(y_1[rows], keys[index]) if weighted else similarity
+        found.append([part[:, :count].cpu() for part in (index, similarity, score)])
+    columns = (torch.cat(part) for part in zip(*found, strict=True))
+    return FoundNeighbors(*columns, 1 / k if weighted else None)

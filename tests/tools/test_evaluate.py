@@ -113,6 +113,15 @@ def test_all_protocols(run, checkpoint, tmp_path, capsys):
     assert str(out) in printed
 
 
+def test_retrieval(run, checkpoint):
+    assert tuple(protocols.PROTOCOLS) == evaluate.PROTOCOLS
+    options = ["--protocols", "knn", "retrieval", "--knn-k=1", "--train-images=500"]
+    summary = run(checkpoint, *options)["summary"]
+    assert summary["retrieval-recall@1"] == summary["knn"]
+    assert summary["retrieval-recall@1"] < summary["retrieval-recall@5"]
+    assert summary["retrieval-map"] < summary["retrieval-mrr"] < 100
+
+
 def test_baselines_need_no_checkpoint(run, checkpoint, tmp_path):
     scores, folder = {}, tmp_path / "work_dirs" / CONFIG.stem
     for name, file in (("random", "random0"), ("pixels", "pixels")):

@@ -4,6 +4,7 @@ from .diagnostics import *  # noqa: F403
 from .exact_resume_hook import ExactResumeHook
 from .neighbor_queue_hook import NeighborQueueHook
 from .robust_checkpoint_hook import RobustCheckpointHook
+from .run_report_hook import RunReportHook
 from .step_guard_hook import StepGuardHook
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "ExactResumeHook",
     "NeighborQueueHook",
     "RobustCheckpointHook",
+    "RunReportHook",
     "StepGuardHook",
 ]

@@ -1,0 +1,30 @@
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+
+def write_page(template: str, data: dict, path: str | Path) -> None:
+    """Write a self-contained HTML page: a template of this package, and its data.
+
+    The data cannot leave the JSON that it is written as, whatever its strings hold, and
+    the templates show strings as text. They forbid the page to load anything.
+
+    Args:
+        template (str): File in ``templates/``.
+        data (dict): As for :func:`json.dumps`; what is not finite becomes null.
+        path (str | Path): File to write; its folder is made.
+    """
+    page = files(__package__).joinpath("templates", template).read_text("utf-8")
+    text = json.dumps(_finite(data), separators=(",", ":")).replace("<", "\\u003c")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(page.replace("{{data}}", text), encoding="utf-8")
+
+
+def _finite(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _finite(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node

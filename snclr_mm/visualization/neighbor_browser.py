@@ -1,0 +1,89 @@
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .html_page import write_page
+from .neighbors import FoundNeighbors
+
+EDGE = 96  # of the pictures in the page, at most, pixels
+
+
+def write_neighbor_browser(
+    path: str | Path,
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
+    found: Mapping[str, FoundNeighbors],
+    labels: Sequence[int | None] | None = None,
+    classes: Sequence[str] = (),
+    about: str = "",
+) -> None:
+    """Write an HTML page in which one walks from an image to its neighbors.
+
+    Args:
+        path (str | Path): File to write. It holds everything, some 2 to 4 kB per image.
+        images (Sequence[np.ndarray]): n images, RGB, [H, W, 3], uint8.
+        names (Sequence[str]): Of the files or the like, n.
+        found (Mapping[str, FoundNeighbors]): Name of a checkpoint -> neighbors of every
+            image among the others, [n, K]. Several are shown side by side.
+        labels (Sequence[int | None], optional): n; None where it is not known.
+            Defaults to None: there are no labels.
+        classes (Sequence[str]): Names of the labels; those without show their number.
+        about (str): What the images are. Defaults to "".
+    """
+    runs = []
+    for name, (index, similarity, score, chance) in found.items():
+        run = {"name": name, "index": index.tolist()}
+        run["similarity"] = _thousandths(similarity)
+        run["purity"] = purity(index, labels) if labels else None
+        run["positiveness"] = chance and _thousandths(score / chance)
+        run["entropy"] = chance and _thousandths(positiveness_entropy(score))
+        runs.append(run)
+    data = {
+        "about": about,
+        "images": [_webp(image) for image in images],
+        "names": list(names),
+        "labels": labels and list(labels),
+        "classes": list(classes),
+        "runs": runs,
+    }
+    write_page("neighbor_browser.html", data, path)
+
+
+def purity(index: Tensor, labels: Sequence[int | None]) -> list[float | None]:
+    """Share of each query's neighbors that have its label, of those that have one.
+
+    Args:
+        index (Tensor): Rows of the neighbors of every image, [n, K].
+        labels (Sequence[int | None]): n.
+    """
+    shares = []
+    for own, row in zip(labels, index.tolist(), strict=True):
+        others = [labels[i] for i in row if labels[i] is not None]
+        known = own is not None and others
+        shares.append(others.count(own) / len(others) if known else None)
+    return shares
+
+
+def positiveness_entropy(weight: Tensor) -> Tensor:
+    """Entropy of positiveness [n, K] over its maximum log K: 1 where all are equal."""
+    share = weight.double() / weight.double().sum(dim=1, keepdim=True)
+    most = torch.tensor(float(max(2, weight.shape[1]))).log()
+    return torch.special.entr(share).sum(dim=1) / most
+
+
+def _thousandths(values: Tensor) -> list:
+    return (1000 * values.double()).round().long().tolist()
+
+
+def _webp(image: np.ndarray) -> str:
+    """A small copy in base64."""
+    picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
+    picture.thumbnail((EDGE, EDGE))
+    picture.save(buffer, "WEBP", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()

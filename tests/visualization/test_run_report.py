@@ -1,0 +1,142 @@
+import json
+import math
+
+import pytest
+from helpers.command import load_tool
+from helpers.pages import read_data
+from helpers.tiny import CONFIG, build_runner, tiny_config
+
+report = load_tool("visualization/report_run.py")
+EVIL = "</script><script>alert(1)</script>"
+
+
+def records(first, last, epoch=1, **others):
+    return [
+        {"loss": 10 / i, "time": 0.5, "lr": 0.1, "iter": i, "step": i, "epoch": epoch}
+        | others
+        for i in range(first, last + 1)
+    ]
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """A run that was resumed, and killed while it wrote a line."""
+    folder = tmp_path / "run"
+    logs = [
+        [*records(1, 4), {"knn/top1": 50.0, "time": 9.0, "step": 1}, *records(5, 7, 2)],
+        [*records(5, 6, 2, loss=math.nan), {"knn/top1": 40.0, "step": 2}],
+    ]
+    for i, lines in enumerate(logs):
+        log = folder / f"2026010{i}/vis_data/scalars.json"
+        log.parent.mkdir(parents=True)
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log.write_text(log.read_text() + '{"loss": 1')
+    (folder / "mine.py").write_text(
+        "train_cfg = dict(max_epochs=3)\nresume = True\n"
+        f"model = dict(type='SNCLR', note={EVIL!r})\n"
+        "bad = print('never run')\n"
+    )
+    (folder / "epoch_2_val.json").write_text(json.dumps({"summary": {"linear": 61.5}}))
+    (folder / "damaged.json").write_text("{")
+    return folder
+
+
+def test_interrupted_run(interrupted, tmp_path, capsys):
+    page = report.main([str(interrupted), f"--base={CONFIG}"])
+    assert page == interrupted / "report.html"
+    assert "never run" not in capsys.readouterr().out
+    assert page.read_text().count("<script") == 2
+    data = read_data(page)
+    (run,) = data["runs"]
+    # Iteration 7 was not repeated yet after the resume.
+    expected = [10, 5, 10 / 3, 2.5, None, None]
+    assert run["curves"]["loss"] == [[i + 1, y] for i, y in enumerate(expected)]
+    assert run["curves"]["knn/top1"] == [[4, 50.0], [6, 40.0]]
+    assert run["curves"]["time"] == [[i, 0.5] for i in range(1, 7)]
+    progress = dict(run["progress"])
+    assert progress["state"].startswith("not finished")
+    assert progress["logged up to"] == "iteration 6, epoch 2 of 3"
+    assert progress["time in training steps"] == "0.1 minutes"
+    notes = " ".join(run["notes"])
+    assert "1 line(s) of" in notes and "loss is not finite from iteration 5" in notes
+    assert "damaged.json is not a table of results" in notes
+    assert run["evaluations"] == [
+        ["validation, last", "knn/top1", 40.0],
+        ["validation, greatest", "knn/top1", 50.0],
+        ["epoch_2_val.json", "linear", 61.5],
+    ]
+    assert run["command"].endswith(
+        f"{interrupted}_again --cfg-options resume=False load_from=None"
+    )
+    rows = {row[0]: row[1:] for row in data["settings"]["rows"]}
+    assert rows["train_cfg.max_epochs"] == ["20", "3"]
+    assert rows["model.note"] == [None, repr(EVIL)]
+    assert "model.type" not in rows
+
+    for file in interrupted.rglob("scalars.json"):
+        file.write_text("")
+    (run,) = read_data(report.main([str(interrupted)]))["runs"]
+    assert dict(run["progress"])["logged up to"] == "nothing was logged yet"
+    assert "--base CONFIG" in " ".join(run["notes"])
+
+
+def test_two_real_runs(digits_root, tmp_path):
+    """What the Runner of today writes is what the report reads."""
+    folders = []
+    for lr in (0.01, 0.02):
+        folders.append(tmp_path / f"run_{lr}")
+        cfg = tiny_config(
+            digits_root,
+            folders[-1],
+            optim_wrapper__optimizer__lr=lr,
+            train_cfg__max_epochs=1,
+            custom_hooks=[
+                dict(type="NeighborQueueHook"),
+                dict(type="RunReportHook", priority="LOWEST"),
+            ],
+        )
+        build_runner(cfg).train()
+    (alone,) = read_data(folders[0] / "report.html")["runs"]  # of the hook
+    page = report.main([*map(str, folders), f"--out={tmp_path / 'both.html'}"])
+    assert page.stat().st_size < 5e6
+    data = read_data(page)
+    assert data["runs"][0]["curves"] == alone["curves"]
+    for run in data["runs"]:
+        assert dict(run["progress"])["state"] == "finished"
+        assert [x for x, _ in run["curves"]["loss"]] == [1, 2, 3, 4]
+        assert {"lr", "time", "epoch"} < run["curves"].keys()
+        assert run["environment"]["seed"] == "0" and "PyTorch" in run["environment"]
+        assert run["notes"] == []
+    base, *names = data["settings"]["columns"]
+    assert base == f"configs/{CONFIG.name}" and names == list(map(str, folders))
+    rows = {row[0]: row[1:] for row in data["settings"]["rows"]}
+    assert rows["optim_wrapper.optimizer.lr"] == ["0.01", "0.01", "0.02"]
+    assert rows["train_cfg.max_epochs"] == ["20", "1", "1"]
+    assert "model.temperature" not in rows and "work_dir" not in rows
+
+
+def test_long_curves_are_thinned(tmp_path):
+    log = tmp_path / "run/20260101/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(json.dumps(r) + "\n" for r in records(1, 5000)))
+    page = report.main([str(tmp_path / "run")])
+    (run,) = read_data(page)["runs"]
+    assert 300 < len(run["curves"]["loss"]) <= 401
+    assert run["curves"]["loss"][-1] == [5000, 10 / 5000]
+    assert run["command"] == ""
+    assert dict(run["progress"])["time in training steps"] == "41.7 minutes"
+
+
+def test_bad_input(interrupted, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in [
+        ([tmp_path / "empty"], "empty is not the work_dir of a training.*scalars.json"),
+        ([tmp_path / "lost"], "no work_dir '.*lost'"),
+        ([interrupted, "--base=lost.py"], "no config 'lost.py'"),
+    ]:
+        with pytest.raises(SystemExit, match=message):
+            report.main([*map(str, arguments), f"--out={tmp_path / 'no.html'}"])
+    (interrupted / "mine.py").write_text("train_cfg = dict(")
+    with pytest.raises(SystemExit, match="mine.py is not a config"):
+        report.main([str(interrupted)])
+    assert not (tmp_path / "no.html").exists()
