@@ -6,9 +6,14 @@ where there is nothing to work around, and has a test.
 
 import functools
 import importlib.util
+import os
 import sys
 import warnings
 from pathlib import Path
+
+# Read when OpenCV is first imported. Of the 2 ** 30 pixels that it allows, three bytes
+# each, a file of 100 kB fills the memory; Pillow allows as many as here.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970")
 
 import mmengine.logging
 import torch

@@ -30,12 +30,12 @@ from typing import NamedTuple
 
 from options import CfgOptions
 
-SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
+BASELINES = (
+    "mocov3", "byol", "swav", "nnclr", "pnnclr", "nnbyol", "msf", "mnn", "ressl", "sce",
+)  # fmt: skip
 METHODS = [
-    f"configs/baselines/mocov3_{SMALL}",
-    f"configs/baselines/swav_{SMALL}",
-    f"configs/baselines/nnclr_{SMALL}",
-    f"configs/snclr_{SMALL}",
+    *(f"configs/baselines/{m}_resnet-tiny_1xb128_fashion-mnist.py" for m in BASELINES),
+    f"configs/snclr_{os.environ.get('RECIPE', 'resnet-tiny_1xb128_fashion-mnist')}.py",
 ]
 #: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
 #: percent).
@@ -64,7 +64,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "configs",
         nargs="*",
         default=METHODS,
-        help="pretraining configs; default: the four methods on Fashion-MNIST",
+        help="pretraining configs; default: all methods on Fashion-MNIST, or in "
+        "another setting with the variable RECIPE (see docs/methods.md)",
     )
     add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -54,7 +54,6 @@ from snclr_mm.checkpoints import (
     convert_checkpoint,
     summarize_dropped,
 )
-from snclr_mm.cli import explain_refusal
 
 
 def describe(conversion: Conversion, verbose: bool) -> str:
@@ -88,8 +87,7 @@ def main(argv: list[str] | None = None) -> Conversion:
     options = vars(parse_args(argv))
     verbose = options.pop("verbose")
     try:
-        with explain_refusal(options["source"]):
-            conversion = convert_checkpoint(**options)
+        conversion = convert_checkpoint(**options)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(describe(conversion, verbose))

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> Path:
     args = parse_args(argv)
     try:
         paths = list_images(args.data_root)
-        with explain_refusal(args.checkpoint):
+        with explain_refusal():
             model, cfg = load_model(args.checkpoint, args.config, args.trust_checkpoint)
     except (ValueError, OSError) as error:
         raise SystemExit(f"Error: {error}") from None

@@ -1,6 +1,8 @@
 # SwAV with a queue, MMPretrain's own, on two crops: no momentum encoder and no
 # predictor, prototypes instead, and its own learning rate; else as the SNCLR config.
-_base_ = "../snclr_resnet-tiny_1xb128_fashion-mnist.py"
+_base_ = "../snclr_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}.py"
+
+work_dir = "work_dirs/swav_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}"
 
 batch_size = {{_base_.train_dataloader.batch_size}}
 out_channels = {{_base_.model.neck.out_channels}}
@@ -27,8 +29,9 @@ model = dict(
         ),
     ),
 )
-# Of 1e-2, 3e-3 and 1e-3 the best on held-out training images.
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+if _base_.optim_wrapper.optimizer.type == "AdamW":
+    # Of 1e-2, 3e-3 and 1e-3 the best on held-out training images of Fashion-MNIST.
+    optim_wrapper = dict(optimizer=dict(lr=3e-3))
 custom_hooks = [
     dict(
         type="SwAVHook",

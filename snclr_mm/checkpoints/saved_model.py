@@ -55,7 +55,8 @@ def load_model(
 
 
 def _saved_config(saved: dict, path: str) -> Config:
-    text = (saved.get("meta") or {}).get("cfg")
+    meta = saved.get("meta") or {}
+    text = meta.get("config_text") or meta.get("cfg")
     try:
         statements = {
             statement.targets[0].id: statement.value

@@ -1,7 +1,8 @@
 """What the command-line tools do before and around the Runner."""
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+
 from .annotations import check_annotations
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .config_checks import check_config, merge_options
 from .configs import find_config, load_config, read_config
 from .console import announce, explain_sizes, quiet_start

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.logging import MMLogger
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 #: Beginnings, or parts behind a parameter's name, of messages for the log file alone.
 NOISE = re.compile(
@@ -87,12 +87,6 @@ def announce(runner: Runner, notes: list[str]) -> None:
     factor = batch / scale.base_batch_size if scale.get("enable") else 1
     validates = cfg.get("val_dataloader") is not None
     backbone = cfg.model.get("backbone") or {}
-    if cfg.get("resume") and not cfg.get("load_from"):
-        latest = Path(find_latest_checkpoint(runner.work_dir) or "none").stem
-        if latest == "none":
-            notes = [*notes, "--resume found no checkpoint: training starts from zero"]
-        elif latest in (f"epoch_{loop.max_epochs}", f"iter_{loop.max_iters}"):
-            notes = [*notes, f"nothing: {latest}.pth is the end of this run"]
     rows = [
         ("data", f"{source}: {check or f'{len(dataset)} images'}"),
         *[("skipped", f"{path}: {why}") for path, why in skipped[:5]],

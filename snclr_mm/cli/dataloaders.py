@@ -15,6 +15,8 @@ DATA_SCRIPTS = {
     "garment-scenes": "data/prepare_garment_scenes.py",
     "tree-crowns": "data/prepare_tree_crowns.py",
 }
+#: Seconds that a worker may take for a batch; one that hangs would stall the run.
+WORKER_TIMEOUT = 600
 
 
 def dataloaders(
@@ -52,6 +54,8 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
             loader.setdefault(option, True)
         if loader.get("num_workers", 0) == 0:
             loader.persistent_workers = False  # torch refuses it without workers
+        else:
+            loader.setdefault("timeout", WORKER_TIMEOUT)
 
 
 def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> None:

@@ -1,3 +1,4 @@
+import errno
 import logging
 from pathlib import Path
 
@@ -38,9 +39,9 @@ class ImageFolder(CustomDataset):
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If it holds no image, or more unreadable ones than ``skip_limit``
-            allows; if there is a ``cache_dir`` but nothing to
-            load images with.
+        ValueError: If it holds no image, links in a circle, or more unreadable images
+            than ``skip_limit`` allows; if there is a ``cache_dir`` but nothing to load
+            images with.
         OSError: If the decoded images do not fit into ``cache_dir``.
     """
 
@@ -72,6 +73,13 @@ class ImageFolder(CustomDataset):
             )
         try:
             data_list = super().load_data_list()
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise ValueError(
+                f"Links below the image folder {root!r} go round in a circle: "
+                f"{error.filename}."
+            ) from None
         except RuntimeError as error:
             raise ValueError(
                 f"The image folder {root!r} holds no image: allowed are "

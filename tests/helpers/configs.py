@@ -34,6 +34,14 @@ CHOICES = {
         "DATASET",
         ["cifar10", "cifar100", "stl10", "tiny-imagenet"],
     ),
+    "baselines/*_fashion-mnist.py": (
+        "RECIPE",
+        [
+            "resnet-tiny_1xb128_fashion-mnist",
+            "resnet-tiny_1xb128_cifar100",
+            "r18_1xb256-200e_cifar100",
+        ],
+    ),
     "benchmarks/classification/semi_*.py": ("PERCENT", ["1", "10"]),
     "benchmarks/classification/finetune_vit_*.py": (
         "BACKBONE",

@@ -83,7 +83,7 @@ def test_trains_shows_and_exports(here, capfd):
     own.append("train_dataloader.num_workers=0")
     capfd.readouterr()
     call("train.py", config, *own)
-    assert "epoch_2.pth is the end of this run" in capfd.readouterr().out
+    assert "nothing is left to train" in capfd.readouterr().out
 
 
 def test_mistakes_say_what_to_do(here, image_folder, capfd):
@@ -100,7 +100,7 @@ def test_mistakes_say_what_to_do(here, image_folder, capfd):
     cv2.imwrite(f"{ROOT}/flower/large.png", cv2.imread(f"{ROOT}/flower/日本 0.png")[:9])
     with pytest.raises(ValueError, match=r"different sizes.*dict\(type='Resize'"):
         call("train.py", gpu_aug, *options, "train_dataloader.batch_size=25")
-    assert "--resume found no checkpoint" in capfd.readouterr().out
+    assert "to resume from: training starts" in capfd.readouterr().out
     options = [f"train_dataloader.dataset.data_root={image_folder}", *SMALL]
     options += ["train_dataloader.num_workers=0", "train_dataloader.batch_size=49"]
     with pytest.raises(ValueError, match=r"48 images.*batch_size=49.*drop_last"):
