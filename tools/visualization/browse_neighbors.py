@@ -154,7 +154,7 @@ def evenly(total: int, count: int) -> list[int]:
 def load(path: str, config: str | None, trust: bool) -> tuple[nn.Module, Config]:
     """Model and config; one sentence where they do not fit."""
     try:
-        with explain_refusal(path):
+        with explain_refusal():
             return load_model(path, config, trust)
     except (RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
