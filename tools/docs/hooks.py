@@ -53,7 +53,7 @@ LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")
 
 def on_config(config):
     """Leave out of the navigation what is not written yet."""
-    config.nav = [_without_pending(entry) for entry in config.nav]
+    config.nav = _without_pending(config.nav)
     return config
 
 
@@ -203,17 +203,19 @@ def _mathml(equation: re.Match) -> str:
     return convert(html.unescape(equation[3]), display=display)
 
 
-def _without_pending(entry):
-    if isinstance(entry, dict):
-        for title, part in entry.items():
-            if isinstance(part, list):
-                kept = [p for p in part if not _missing(p)]
-                return {title: [_without_pending(p) for p in kept]}
-    return entry
+def _without_pending(entries: list) -> list:
+    kept = []
+    for entry in entries:
+        title, part = next(iter(entry.items())) if isinstance(entry, dict) else ("", "")
+        if isinstance(part, list):
+            entry = {title: _without_pending(part)}
+        if not _missing(entry) and entry != {title: []}:
+            kept.append(entry)
+    return kept
 
 
-def _missing(page) -> bool:
-    path = page if isinstance(page, str) else next(iter(page.values()))
-    if path not in PENDING:
+def _missing(entry) -> bool:
+    path = entry if isinstance(entry, str) else next(iter(entry.values()))
+    if isinstance(path, list) or path not in PENDING:
         return False
     return not (ROOT / ROOT_PAGES.get(path, f"docs/{path}")).exists()
