@@ -3,17 +3,21 @@
 __version__ = "0.1.0"
 
 from . import compat  # noqa: I001  (first: it makes mmpretrain importable)
-from . import datasets, engine, evaluation, models
+from . import checkpoint_safety, datasets, engine, evaluation, models
+from .evaluation import embed, list_images
 from .registry import register_all_modules, register_configs
 
 register_configs()
 
 __all__ = [
     "__version__",
+    "checkpoint_safety",
     "compat",
     "datasets",
+    "embed",
     "engine",
     "evaluation",
+    "list_images",
     "models",
     "register_all_modules",
 ]

@@ -6,9 +6,14 @@ where there is nothing to work around, and has a test.
 
 import functools
 import importlib.util
+import os
 import sys
 import warnings
 from pathlib import Path
+
+# Read when OpenCV is first imported. Of the 2 ** 30 pixels that it allows, three bytes
+# each, a file of 100 kB fills the memory; Pillow allows as many as here.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "178956970")
 
 import mmengine.logging
 import torch
@@ -16,13 +21,14 @@ from mmengine.config import utils
 from mmengine.logging import MMLogger
 
 
-def define_torchvision_ops() -> None:
+def define_torchvision_ops() -> bool:
     """Let torchvision be imported beside a CPU-only torch.
 
     PyPI's torchvision is built for CUDA. Next to a CPU-only torch its C++ library does
     not load, and ``import torchvision`` (which mmpretrain.models needs) fails with
     "operator torchvision::nms does not exist". The schema of that operator is enough
-    for the import; calling it still fails, and nothing here calls it.
+    for the import; calling it still fails, and nothing here calls it. Returns whether
+    torchvision could not be imported without this.
     """
     spec = importlib.util.find_spec("torchvision")
     if (
@@ -31,7 +37,7 @@ def define_torchvision_ops() -> None:
         or "torchvision" in sys.modules
         or (spec is None)
     ):
-        return
+        return False
     try:
         torch.ops.load_library(Path(spec.origin).with_name("_C.so"))
     except OSError:
@@ -41,6 +47,8 @@ def define_torchvision_ops() -> None:
                     f"torchvision::{name}",
                     "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
                 )
+        return True
+    return False
 
 
 def name_mmseg() -> None:
@@ -75,6 +83,7 @@ def silence_imports() -> None:
     mmengine.logging.print_log = print_log_without_onedl
 
 
-define_torchvision_ops()
+#: Whether torchvision, and with it timm, is imported only after snclr_mm.
+TORCHVISION_NEEDS_US = define_torchvision_ops()
 name_mmseg()
 silence_imports()

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import torch
+from helpers.huge_image import write_huge_image
 from mmengine.logging import print_log
 
 from snclr_mm import compat
@@ -30,15 +31,23 @@ def run_silently(code):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_import_prints_nothing_and_loads_only_what_is_needed():
-    run_silently("""if True:
+def test_the_import_prints_nothing_and_loads_only_what_is_needed(tmp_path):
+    write_huge_image(tmp_path / "huge.png")
+    run_silently(f"""if True:
         import sys
         for name in ("mmdet", "mmseg"):  # where they are installed, mmpretrain has them
             sys.modules[name] = None
         import snclr_mm, torchvision
-        loaded = {name.split(".")[0] for name in sys.modules}
+        loaded = {{name.split(".")[0] for name in sys.modules}}
         assert "mmpretrain" in loaded
-        assert not loaded & {"sklearn", "scipy", "pytest"}, loaded
+        assert not loaded & {{"sklearn", "scipy", "pytest"}}, loaded
+        # OpenCV, which is imported after us, decodes no image of gigabytes.
+        try:
+            snclr_mm.datasets.LoadImage()(dict(img_path="{tmp_path}/huge.png"))
+        except ValueError as error:
+            assert "huge.png' can't be read" in str(error) and "PIXELS" in str(error)
+        else:
+            raise AssertionError("decoded")
     """)
 
 

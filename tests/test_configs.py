@@ -6,6 +6,7 @@ from pathlib import Path
 import mmpretrain
 import pytest
 import torch
+from helpers.command import load_tool
 from helpers.configs import CONFIGS, build_on_meta, cases, check_parts, load
 from helpers.shrink import shrink
 from helpers.tiny import REPOSITORY, build_runner
@@ -33,13 +34,17 @@ FAMILIES = {
     "SwAV": "baselines/swav_r50_8xb256-100e_in1k.py",
     "InfoNCE": "baselines/mocov3_r50_8xb256-100e_in1k.py",
     "NNCLR": "baselines/nnclr_r50_8xb256-100e_in1k.py",
+    **{
+        method: f"baselines/{method}_resnet-tiny_1xb128_fashion-mnist.py"
+        for method in ("msf", "mnn", "ressl", "sce", "nnbyol", "pnnclr")
+    },
     "Swin": "other_algorithms/snclr_swin-tiny_8xb512-300e_in1k.py",
 }
 
 
-def test_at_most_60_files():
+def test_number_of_files():
     """More of them hide what there is: a combination is written, not shipped."""
-    assert len(list(CONFIGS.rglob("*.py"))) <= 60
+    assert len(list(CONFIGS.rglob("*.py"))) <= 73
 
 
 @pytest.mark.parametrize("path, choice", CASES)
@@ -204,7 +209,10 @@ def test_unknown_choices_are_refused():
     pairs = {(path, choice.split("=")[0]) for path, choice in cases() if choice}
     assert {v for _, v in pairs} == {"DATASET", "PERCENT", "BACKBONE", "SEGMENTOR"}
     for path, variable in pairs:
-        if variable != "SEGMENTOR":  # names a file of MMSegmentation
+        if path.startswith("baselines/"):  # names a file of this project
+            with pytest.raises(FileNotFoundError, match=r"resnet-tiny_1xb128_x\.py"):
+                load(path, f"{variable}=x")
+        elif variable != "SEGMENTOR":  # names a file of MMSegmentation
             with pytest.raises(ValueError, match=f"{variable}=x is unknown: use one"):
                 load(path, f"{variable}=x")
 
@@ -397,6 +405,59 @@ def test_baselines_differ_in_the_method_alone(method):
         assert ours["head"]["queue"] == theirs["head"]["queue"]
 
 
+def test_every_small_method_is_documented_and_compared():
+    compared = {Path(path).name for path in load_tool("compare.py").METHODS}
+    small = {path.name for path in (CONFIGS / "baselines").glob("*_fashion-mnist.py")}
+    assert small == compared - {"snclr_resnet-tiny_1xb128_fashion-mnist.py"}
+    text = (REPOSITORY / "docs/methods.md").read_text()
+    for name in small - {"swav_resnet-tiny_1xb128_fashion-mnist.py"}:
+        assert f"`{name.split('_')[0]}`" in text, name
+    snippet = re.search(r"^_base_.+?^train_dataloader.+?$", text, re.M | re.S).group()
+    msf = CONFIGS / "baselines/msf_resnet-tiny_1xb128_fashion-mnist.py"
+    assert snippet.split("\n\n")[1] in msf.read_text()
+
+
+@pytest.mark.parametrize("method", ["msf", "mnn", "ressl", "sce"])
+@pytest.mark.parametrize("dataset, size", [("fashion-mnist", 28), ("cifar100", 32)])
+def test_targets_are_weak(method, dataset, size):
+    """The second view, the only key: crop and flip."""
+    name = f"baselines/{method}_resnet-tiny_1xb128_fashion-mnist.py"
+    cfg = load(name, f"DATASET={dataset}")
+    strong, weak = cfg.train_dataloader.dataset.pipeline[1].transforms
+    assert [t.type for t in weak] == ["RandomResizedCrop", "RandomFlip"]
+    assert weak == strong[:2] and len(strong) > 2
+    assert strong[0].scale == size
+    assert cfg.model.one_directional
+    assert (
+        cfg.model.head.queue
+        == load(f"snclr_resnet-tiny_1xb128_{dataset}.py").model.head.queue
+    )
+
+
+@pytest.mark.parametrize("method", ["mocov3", "swav", "nnclr", "nnbyol", "pnnclr"])
+def test_small_methods_on_cifar100_differ_in_the_method_alone(method):
+    name = f"baselines/{method}_resnet-tiny_1xb128_fashion-mnist.py"
+    ours = load(name, "DATASET=cifar100").to_dict()
+    reference = load("snclr_resnet-tiny_1xb128_cifar100.py").to_dict()
+    assert ours.pop("work_dir") == f"work_dirs/{method}_resnet-tiny_1xb128_cifar100"
+    assert ours["model"]["backbone"] == reference["model"]["backbone"]
+    learning = [cfg.pop("optim_wrapper") for cfg in (ours, reference)]
+    if method != "swav":
+        assert learning[0] == learning[1]
+    for key in ("filename", "custom_hooks", "model", "batch_size", "out_channels"):
+        ours.pop(key, None), reference.pop(key, None)
+    assert ours == reference
+    for loader in (
+        ours["train_dataloader"],
+        ours["val_dataloader"],
+        ours["test_cfg"]["bank_dataloader"],
+        ours["val_cfg"]["bank_dataloader"],
+    ):
+        assert loader["dataset"]["type"] == "CIFAR100"
+    for stage in ("val", "test"):
+        assert ours[f"{stage}_dataloader"]["dataset"]["test_mode"]
+
+
 def test_released_setting():
     """The authors' start.sh; see tests/golden for what its loss computes."""
     cfg = load("imagenet/snclr-released_vit-small-p16_32xb128-300e_in1k.py")
@@ -410,7 +471,7 @@ def test_released_setting():
 
 
 def test_plain_folder_needs_a_folder_alone():
-    cfg = load("snclr_r50_8xb256_image-folder.py")
+    cfg = load("snclr_r18_1xb128_image-folder.py")
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         assert loader.dataset.type == "ImageFolder"
         assert loader.dataset.data_root == cfg.data_root == "data/images"
@@ -419,7 +480,7 @@ def test_plain_folder_needs_a_folder_alone():
 
 def test_feature_extractor_of_mmpretrain(image_folder, tmp_path):
     """It prepares images by the test pipeline, also where nothing has a label."""
-    cfg = shrink(load("snclr_r50_8xb256_image-folder.py"), image_folder, tmp_path)
+    cfg = shrink(load("snclr_r18_1xb128_image-folder.py"), image_folder, tmp_path)
     cfg.dump(tmp_path / "config.py")
     extractor = FeatureExtractor(str(tmp_path / "config.py"), device="cpu")
     images = [str(image_folder / f"{name}/0.png") for name in ("china", "flower")]

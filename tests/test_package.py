@@ -12,7 +12,8 @@ import snclr_mm
 def test_import_registers_every_component():
     for registry, names in {
         MODELS: "SNCLR SoftNeighborHead NearestNeighborHead CrossAttentionNeck "
-        "NeighborQueue AugmentDataPreprocessor",
+        "NeighborQueue AugmentDataPreprocessor MeanShiftHead RelationalHead "
+        "NeighborKeys",
         HOOKS: "NeighborQueueHook",
         LOOPS: "KNNValLoop KNNTestLoop",
         DATASETS: "ImageFolder",

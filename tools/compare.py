@@ -28,30 +28,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+from options import CfgOptions
 
-# isort: split
-import torch
-import yaml
-from mmengine.config import Config, DictAction
-from mmpretrain.registry import DATASETS
-from mmpretrain.utils import register_all_modules
-
-from snclr_mm.cli import (
-    check_data_roots,
-    clear_pretrained,
-    find_config,
-    read_config,
-    set_pretrained,
-)
-from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
-
-SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
+BASELINES = (
+    "mocov3", "swav", "nnclr", "pnnclr", "nnbyol", "msf", "mnn", "ressl", "sce",
+)  # fmt: skip
 METHODS = [
-    f"configs/baselines/mocov3_{SMALL}",
-    f"configs/baselines/swav_{SMALL}",
-    f"configs/baselines/nnclr_{SMALL}",
-    f"configs/snclr_{SMALL}",
+    *(f"configs/baselines/{m}_resnet-tiny_1xb128_fashion-mnist.py" for m in BASELINES),
+    f"configs/snclr_resnet-tiny_1xb128_{os.environ.get('DATASET', 'fashion-mnist')}.py",
 ]
 #: What the evaluators of detectors and segmentors log: name -> (scalar, factor to
 #: percent).
@@ -69,33 +53,6 @@ ONLY_PRETRAINING = (
 )  # fmt: skip
 
 
-class Arm(NamedTuple):
-    """One row of the comparison: a config with some settings changed.
-
-    ``reference`` is 'random' or 'pixels' where nothing is trained.
-    """
-
-    name: str
-    config: str
-    options: dict
-    reference: str | None = None
-
-
-class Run(NamedTuple):
-    """One arm with one seed."""
-
-    arm: Arm
-    seed: int
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        return self.folder.with_suffix(".py")
-
-    def __str__(self) -> str:
-        return f"{self.arm.name}, seed {self.seed}"
-
-
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage="compare.py [CONFIG ...] [options]",
@@ -107,16 +64,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "configs",
         nargs="*",
         default=METHODS,
-        help="pretraining configs; default: the four methods on Fashion-MNIST",
+        help="pretraining configs; default: all methods on Fashion-MNIST, or with the "
+        "variable DATASET=cifar100 on CIFAR-100",
     )
     add("--pretrained", metavar="CHECKPOINT", help="compare transfer from this file")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    add("--cfg-options", nargs="+", action=DictAction, default={}, help="for all runs")
+    add("--cfg-options", nargs="+", action=CfgOptions, default={}, help="for all runs")
     add(
         "--jobs",
         type=int,
-        default=max(1, torch.cuda.device_count()),
-        help="runs at the same time; they share the CPU cores, and take a GPU each",
+        help="runs at the same time, which share the CPU cores and take a GPU each; "
+        "default: the number of GPUs",
     )
     add("--work-dir", type=Path, help="default: comparison or transfer, in work_dirs/")
 
@@ -159,6 +117,55 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         folder = f"transfer/{Path(args.configs[0]).stem}"
     args.work_dir = (args.work_dir or Path("work_dirs", folder)).resolve()
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+# isort: split
+import torch
+import yaml
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+from mmpretrain.utils import register_all_modules
+
+from snclr_mm.cli import (
+    check_data_roots,
+    clear_pretrained,
+    find_config,
+    read_config,
+    set_pretrained,
+)
+from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
+
+
+class Arm(NamedTuple):
+    """One row of the comparison: a config with some settings changed.
+
+    ``reference`` is 'random' or 'pixels' where nothing is trained.
+    """
+
+    name: str
+    config: str
+    options: dict
+    reference: str | None = None
+
+
+class Run(NamedTuple):
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder.with_suffix(".py")
+
+    def __str__(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}"
 
 
 def list_arms(args: argparse.Namespace) -> list[Arm]:
@@ -430,6 +437,7 @@ def compare_speed(curves: dict) -> str:
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
+    args.jobs = args.jobs or max(1, torch.cuda.device_count())
     arms = list_arms(args)
     check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)

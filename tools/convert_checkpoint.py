@@ -10,15 +10,10 @@ library's own model; its features of a photograph must be the source's.
 import argparse
 from pathlib import Path
 
-from snclr_mm.checkpoints import (
-    BRANCHES,
-    SOURCES,
-    TARGETS,
-    Conversion,
-    convert_checkpoint,
-    summarize_dropped,
-)
-from snclr_mm.cli import explain_refusal
+TARGETS = ("mmpretrain", "mmdet", "mmseg", "torchvision", "timm", "detectron2")
+TARGETS += ("safetensors",)
+SOURCES = ("mmpretrain", "torchvision", "timm", "moco-v3")
+BRANCHES = ("online", "momentum")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +44,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "any code, so only for files whose source you trust",
     )
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+from snclr_mm.checkpoints import (
+    Conversion,
+    convert_checkpoint,
+    summarize_dropped,
+)
 
 
 def describe(conversion: Conversion, verbose: bool) -> str:
@@ -82,8 +87,7 @@ def main(argv: list[str] | None = None) -> Conversion:
     options = vars(parse_args(argv))
     verbose = options.pop("verbose")
     try:
-        with explain_refusal(options["source"]):
-            conversion = convert_checkpoint(**options)
+        conversion = convert_checkpoint(**options)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(describe(conversion, verbose))

@@ -17,29 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
-
-# isort: split
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.device import get_device
-from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
-
-from snclr_mm.cli import build_runner, set_dataloader_defaults
-from snclr_mm.evaluation import Pixels, Split, build_splits
-from snclr_mm.evaluation.protocols import (
-    ProtocolSettings,
-    extract_pair,
-    run_protocol,
-    summarize,
-)
-from snclr_mm.visualization import plot_neighbors, plot_training, read_scalars
+from options import CfgOptions
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
-SETTINGS = ProtocolSettings(knn_k=[20], per_class=[10])
 #: Name in the table and in results.json -> protocol, name of its result.
 RESULTS = {
     "knn": ("knn", "knn"),
@@ -62,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--data-root", type=Path, default=REPOSITORY / "data/fashion-mnist")
     add("--resume", action="store_true", help="continue an interrupted run")
     add(
-        "--cfg-options", nargs="+", action=DictAction, default={}, help="as in train.py"
+        "--cfg-options", nargs="+", action=CfgOptions, default={}, help="as in train.py"
     )
     args = parser.parse_args(argv)
     if not 200 <= args.images <= 60000:
@@ -70,6 +51,36 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.epochs < 1:
         parser.error(f"--epochs {args.epochs}: must be at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+# isort: split
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from torch import nn
+
+from snclr_mm.cli import build_runner, set_dataloader_defaults
+from snclr_mm.evaluation import Pixels, Split, build_splits
+from snclr_mm.evaluation.protocols import (
+    ProtocolSettings,
+    extract_pair,
+    run_protocol,
+    summarize,
+)
+from snclr_mm.visualization import (
+    find_neighbors,
+    plot_neighbors,
+    plot_training,
+    read_scalars,
+)
+
+SETTINGS = ProtocolSettings(knn_k=[20], per_class=[10])
 
 
 def prepare_data(root: Path) -> None:
@@ -130,52 +141,27 @@ def evaluate(name: str, model: nn.Module, splits: tuple[Split, Split]) -> dict:
     return accuracies
 
 
-@torch.no_grad()
-def find_neighbors(model: nn.Module, train: Tensor, queries: Tensor) -> tuple:
-    """Find neighbors of query images among training images, as training does.
-
-    Of images [Q, 3, H, W] and [n, 3, H, W], normalised, it gives index into ``train``
-    and positiveness, [n, 10] each, of the first ten of the K neighbors.
-    """
-    model.eval()
-    queue = MODELS.build(
-        dict(type="NeighborQueue", length=len(train), dim=model.head.queue.dim)
-    ).to(train.device)
-    for batch in train.split(500):
-        queue.enqueue(model.momentum_encoder(batch)[0])
-    keys = model.momentum_encoder(queries)[0]
-    _, index = queue.search(keys, model.head.num_neighbors)
-    y_1 = model.neck(model.backbone(queries))[0]
-    weight = model.head.attention(y_1, queue.features[index])  # of all K
-    return index[:, :SHOWN_NEIGHBORS], weight[:, :SHOWN_NEIGHBORS]
-
-
-def images_of(split: Split, model: nn.Module, count: int) -> tuple:
-    """The first images: uint8 grey [n, H, W], as the model takes them, and labels."""
-    raw, inputs, labels = [], [], []
-    for batch in split.dataloader:
-        raw.append(torch.as_tensor(batch["inputs"])[:, 0])
-        data = model.data_preprocessor(batch, False)
-        inputs.append(data["inputs"])
-        labels += [sample.gt_label.cpu() for sample in data["data_samples"]]
-        if len(labels) >= count:
-            break
-    return tuple(torch.cat(parts)[:count] for parts in (raw, inputs, labels))
-
-
 def draw_neighbors(model: nn.Module, splits: tuple[Split, Split], path: Path) -> None:
     """Draw the first test image of each of eight classes with its neighbors."""
-    train_images, train_inputs, train_labels = images_of(splits[0], model, 4096)
-    test_images, test_inputs, test_labels = images_of(splits[1], model, 200)
-    chosen = torch.stack([(test_labels == c).nonzero()[0, 0] for c in range(8)])
-    index, weight = find_neighbors(model, train_inputs, test_inputs[chosen])
-    index = index.cpu()
+    train, test = (split.dataset for split in splits)
+    labels = [test.get_data_info(row)["gt_label"] for row in range(200)]
+    chosen = [test[labels.index(label)] for label in range(8)]
+    candidates = splits[0].dataloader[: -(-4096 // 500)]
+    model.eval()
+    found = find_neighbors(model, candidates, default_collate(chosen), SHOWN_NEIGHBORS)
+    neighbors = [[train[row] for row in rows] for rows in found.index.tolist()]
+
+    def name(sample: dict) -> str:
+        return train.CLASSES[int(sample["data_samples"].gt_label)]
+
     plot_neighbors(
-        test_images[chosen].numpy(),
-        train_images[index].numpy(),
-        weight.cpu().numpy(),
-        (train_labels[index] == test_labels[chosen][:, None]).numpy(),
+        [sample["inputs"][0].numpy() for sample in chosen],
+        [[sample["inputs"][0].numpy() for sample in row] for row in neighbors],
+        found.score.numpy(),
         path,
+        found.chance,
+        [name(sample) for sample in chosen],
+        [[name(sample) for sample in row] for row in neighbors],
     )
 
 

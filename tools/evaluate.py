@@ -11,42 +11,9 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+from options import CfgOptions, add_image_folders
 
-# isort: split
-from mmengine.config import Config, DictAction
-from mmengine.device import get_device
-from mmengine.logging import MMLogger
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmengine.runner import set_random_seed
-from mmpretrain.registry import MODELS
-from torch import nn
-
-from snclr_mm.cli import (
-    check_data_roots,
-    check_pretrained,
-    explain_refusal,
-    load_checkpoints_safely,
-    read_config,
-)
-from snclr_mm.evaluation import (
-    FeatureCache,
-    Pixels,
-    Split,
-    build_splits,
-    check_knn,
-    hash_weights,
-)
-from snclr_mm.evaluation.protocols import (
-    MULTI_LABEL,
-    PROTOCOLS,
-    ProtocolSettings,
-    extract_pair,
-    run_protocol,
-    summarize,
-)
-
+PROTOCOLS = ("knn", "linear", "few-shot", "semi-supervised", "svm", "svm-low-shot")
 REFERENCES = ("random", "pixels")
 DATA_KEYS = (
     "train_dataloader", "val_dataloader", "val_cfg", "test_dataloader", "test_cfg",
@@ -71,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="default: knn linear",
     )
     add("--seed", type=int, default=0, help="of `random`")
-    add("--device", default=get_device(), help="default: %(default)s")
+    add("--device", help="default: a GPU if there is one")
     add("--feature-cache", type=Path, metavar="DIR", help="keep features there")
     add(
         "--out",
@@ -82,13 +49,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=CfgOptions,
         default={},
         help="override settings: key=value, those of --data's dataloaders included",
     )
 
-    add = parser.add_argument_group("data").add_argument
-    add("--data", metavar="CONFIG", help="take the dataloaders of this config instead")
+    group = parser.add_argument_group("data")
+    add_image_folders(group)
+    add = group.add_argument
+    add(
+        "--data",
+        nargs="+",
+        metavar="CONFIG",
+        help="take the dataloaders of this config instead; or train=DIR test=DIR, two "
+        "folders of labeled images with a sub-folder per class",
+    )
     add(
         "--split",
         choices=["val", "test"],
@@ -107,19 +82,69 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument_group("settings of the protocols").add_argument
     for name, kind, text in (
         ("knn_k", int, "default: 1 10 20 200, as far as there are images"),
-        ("knn_temperature", float, "every k with every T; default: %(default)s"),
-        ("per_class", int, "labels per class of few-shot; default: %(default)s"),
-        ("percent", float, "labels of semi-supervised; default: %(default)s"),
+        ("knn_temperature", float, "every k with every T; default: 0.07"),
+        ("per_class", int, "labels per class of few-shot; default: 1 5 10"),
+        ("percent", float, "labels of semi-supervised; default: 1 10"),
         ("shots", int, "positives per class of svm-low-shot; default: 1 2 4 ... 96"),
     ):
-        option, default = f"--{name.replace('_', '-')}", getattr(ProtocolSettings, name)
-        add(option, type=kind, nargs="+", default=default, help=text)
-    text = "random draws of few-shot and svm-low-shot; default: %(default)s"
-    add("--draws", type=int, default=ProtocolSettings.draws, help=text)
+        add(f"--{name.replace('_', '-')}", type=kind, nargs="+", help=text)
+    text = "random draws of few-shot and svm-low-shot; default: 5"
+    add("--draws", type=int, help=text)
     args = parser.parse_args(argv)
-    if args.draws < 1:
+    if args.draws is not None and args.draws < 1:
         parser.error(f"--draws {args.draws}: must be at least 1")
+    parts = dict(part.split("=", 1) for part in args.data or () if "=" in part)
+    if args.data and not parts and len(args.data) == 1:
+        args.data = args.data[0]
+    elif args.data:
+        if sorted(parts) != ["test", "train"] or len(args.data) > 2 or args.data_root:
+            parser.error("--data takes one config, or train=DIR test=DIR")
+        args.data_root, args.val_data_root = parts["train"], parts["test"]
+        args.data = None
+    if (args.data_root is None) != (args.val_data_root is None):
+        parser.error("--data-root and --val-data-root go together")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
+
+# isort: split
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from snclr_mm.cli import (
+    check_data_roots,
+    check_pretrained,
+    explain_refusal,
+    explain_sizes,
+    load_checkpoints_safely,
+    read_config,
+    set_image_folders,
+)
+from snclr_mm.evaluation import (
+    FeatureCache,
+    Pixels,
+    Split,
+    build_splits,
+    check_knn,
+    hash_weights,
+)
+from snclr_mm.evaluation.protocols import (
+    MULTI_LABEL,
+    ProtocolSettings,
+    extract_pair,
+    run_protocol,
+    summarize,
+)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -133,6 +158,8 @@ def load_config(args: argparse.Namespace) -> Config:
         # Normalisation is the network's, the order of the channels the data's.
         if "to_rgb" in data.get("data_preprocessor", {}):
             cfg.model.data_preprocessor.to_rgb = data.data_preprocessor.to_rgb
+    if args.data_root is not None:
+        set_image_folders(cfg, args.data_root, args.val_data_root)
     cfg.merge_from_dict(args.cfg_options)
     return cfg
 
@@ -159,11 +186,13 @@ def build_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     return model.to(args.device)
 
 
-def check(splits: tuple[Split, Split], args: argparse.Namespace) -> None:
+def check(
+    splits: tuple[Split, Split], args: argparse.Namespace, settings: ProtocolSettings
+) -> None:
     """Find what can't work before features are extracted."""
     train = splits[0]
-    for k in args.knn_k or ():
-        check_knn(k, min(args.knn_temperature), len(train.rows))
+    for k in settings.knn_k or ():
+        check_knn(k, min(settings.knn_temperature), len(train.rows))
     refused = [name for name in args.protocols if name not in MULTI_LABEL]
     if train.num_classes is not None and refused:
         raise ValueError(
@@ -180,7 +209,8 @@ def default_out(cfg: Config, args: argparse.Namespace) -> Path:
         name = "pixels" if args.checkpoint == "pixels" else f"random{args.seed}"
     else:
         folder, name = Path(args.checkpoint).parent, Path(args.checkpoint).stem
-    data = f"_{Path(args.data).stem}" if args.data else ""
+    data = args.data or args.val_data_root
+    data = f"_{Path(data).stem}" if data else ""
     return folder / f"{name}{data}_{split}.json"
 
 
@@ -217,6 +247,7 @@ def print_tables(results: list[dict]) -> None:
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
+    args.device = args.device or get_device()
     is_file = args.checkpoint not in REFERENCES and "://" not in args.checkpoint
     if is_file and not Path(args.checkpoint).is_file():
         raise FileNotFoundError(
@@ -228,10 +259,15 @@ def main(argv: list[str] | None = None) -> dict:
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
     check_data_roots(cfg, stages=[args.split])
     splits = build_splits(cfg, args.split, args.holdout, args.train_images)
-    check(splits, args)
+    given = {
+        field.name: getattr(args, field.name) for field in fields(ProtocolSettings)
+    }
+    settings = ProtocolSettings(**{k: v for k, v in given.items() if v is not None})
+    check(splits, args, settings)
     model = build_model(cfg, args)
     cache = args.feature_cache and FeatureCache(args.feature_cache, cfg.model)
-    train, test = extract_pair(model, splits, args.device, cache)
+    with explain_sizes(f"{args.split}_dataloader"):
+        train, test = extract_pair(model, splits, args.device, cache)
 
     out = args.out or default_out(cfg, args)
     identity = {
@@ -240,17 +276,16 @@ def main(argv: list[str] | None = None) -> dict:
         "checkpoint": args.checkpoint,
         "weights": hash_weights(model),
     }
-    for name, split in zip(("train", "test"), splits, strict=True):
+    folders = (args.data_root, args.val_data_root)
+    for name, split, folder in zip(("train", "test"), splits, folders, strict=True):
         identity[name] = {
-            "dataloader": args.data or args.config,
+            "dataloader": folder or args.data or args.config,
             "dataset": f"{split.name}.dataset",
             "first": split.rows.start,
             "images": len(split.rows),
         }
     out.parent.mkdir(parents=True, exist_ok=True)
     results = read_results(out, identity)
-    names = [field.name for field in fields(ProtocolSettings)]
-    settings = ProtocolSettings(**{name: getattr(args, name) for name in names})
     for name in args.protocols:
         results[name] = run_protocol(name, train, test, settings)
         record = {**identity, "summary": summarize(results), "results": results}

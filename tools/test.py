@@ -3,18 +3,7 @@
 
 import argparse
 
-import mmengine
-from mmengine.evaluator import DumpResults
-
-from snclr_mm.cli import (
-    add_common_arguments,
-    build_runner,
-    check_annotations,
-    check_data_roots,
-    load_config,
-    merge_options,
-    set_dataloader_defaults,
-)
+from options import add_common_arguments
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,6 +19,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import mmengine
+from mmengine.evaluator import DumpResults
+
+from snclr_mm.cli import (
+    build_runner,
+    check_annotations,
+    check_data_roots,
+    load_config,
+    merge_options,
+    set_dataloader_defaults,
+)
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:

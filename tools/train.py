@@ -3,22 +3,13 @@
 
 import argparse
 
-from snclr_mm.cli import (
-    add_common_arguments,
-    build_runner,
-    check_annotations,
-    check_data_roots,
-    check_pretrained,
-    load_config,
-    merge_options,
-    set_dataloader_defaults,
-    set_pretrained,
-)
+from options import add_common_arguments, add_image_folders
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="train config, here or an installed one")
+    add_image_folders(parser)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -43,8 +34,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+from snclr_mm.cli import (
+    announce,
+    build_runner,
+    check_annotations,
+    check_data_roots,
+    check_pretrained,
+    explain_sizes,
+    fit_to_images,
+    load_config,
+    merge_options,
+    set_dataloader_defaults,
+    set_image_folders,
+    set_pretrained,
+)
+
+
 def merge_args(cfg, args: argparse.Namespace) -> None:
     """Merge the command line into the config, ``--cfg-options`` last."""
+    if args.data_root is not None:
+        set_image_folders(cfg, args.data_root, args.val_data_root)
+    elif args.val_data_root is not None:
+        raise SystemExit("--val-data-root needs --data-root.")
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -75,10 +89,13 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg)
+    notes = fit_to_images(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])
-        runner.train()
+        announce(runner, notes)
+        with explain_sizes("train_dataloader"):
+            runner.train()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 # Vanilla contrastive learning (InfoNCE): stock MoCo v3, else as the SNCLR config.
-_base_ = "../snclr_resnet-tiny_1xb128_fashion-mnist.py"
+_base_ = "../snclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}.py"
+
+work_dir = "work_dirs/mocov3_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
 
 model = dict(
     _delete_=True,

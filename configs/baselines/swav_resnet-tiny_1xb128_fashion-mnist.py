@@ -1,6 +1,8 @@
 # SwAV with a queue, MMPretrain's own, on two crops: no momentum encoder and no
 # predictor, prototypes instead, and its own learning rate; else as the SNCLR config.
-_base_ = "../snclr_resnet-tiny_1xb128_fashion-mnist.py"
+_base_ = "../snclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}.py"
+
+work_dir = "work_dirs/swav_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
 
 batch_size = {{_base_.train_dataloader.batch_size}}
 out_channels = {{_base_.model.neck.out_channels}}

@@ -10,7 +10,6 @@ def without_crop(crop, **others):
 data_preprocessor = dict(
     type="AugmentDataPreprocessor",
     transforms=[without_crop(**view) for view in _base_.views],
-    non_blocking=True,
 )
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].transforms = [

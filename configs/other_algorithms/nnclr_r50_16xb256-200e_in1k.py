@@ -1,6 +1,7 @@
 # NNCLR without a momentum encoder, as in its paper (Dwibedi et al., ICCV 2021): the
-# neighbors are past projections of the same encoder. Widths, Q and τ are the paper's,
-# views and 200 epochs those of MMPretrain's SimCLR, LARS with 0.3 x batch / 256 both's.
+# neighbors are past projections of the same encoder. Widths, Q, τ and the symmetric
+# loss are the paper's, views and 200 epochs those of MMPretrain's SimCLR, LARS with 0.3
+# x batch / 256 both's.
 _base_ = [
     "mmpretrain::simclr/simclr_resnet50_16xb256-coslr-200e_in1k.py",
     "../_base_/datasets/imagenet_test.py",
@@ -24,5 +25,6 @@ model = dict(
         ),
         queue=dict(type="NeighborQueue", length=98304, dim=256),
         temperature=0.1,
+        symmetric=True,
     ),
 )

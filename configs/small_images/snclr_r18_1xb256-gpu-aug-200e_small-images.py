@@ -9,7 +9,6 @@ data_preprocessor = dict(
     type="AugmentDataPreprocessor",
     transforms=_base_.train_pipeline[1].transforms,
     num_views=_base_.train_pipeline[1].num_views,
-    non_blocking=True,
 )
 dataset = dict(pipeline=[dict(type="LoadImage"), dict(type="PackInputs")])
 if _base_.train_dataloader.dataset.type == "ImageFolder":  # CIFAR is in memory anyway

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snclr_mm.cli import load_checkpoints_safely
+from snclr_mm.checkpoint_safety import load_checkpoints_safely
 
 from .architecture import (
     Architecture,
@@ -126,7 +126,8 @@ def convert_checkpoint(
         ValueError: If an option or the checkpoint does not fit, or the features differ
             by more than :data:`TOLERANCE`. Nothing is written then.
         ImportError: If the target's library is missing; the message says how to get it.
-        UnpicklingError: If the source holds more than tensors and ``trust`` is False.
+        CheckpointError: If the source is broken, or holds more than tensors and
+            ``trust`` is False.
     """
     target = Path(target)
     _check_options(to, source_format, branch, source, target)
@@ -287,21 +288,11 @@ def _read(path: str | Path, trust: bool = False) -> dict:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
-    if not is_url:
-        with open(path, "rb") as file:
-            # A zip file, or the bare pickle that torch.save wrote before 1.6.
-            if not file.read(2).startswith((b"PK", b"\x80")):
-                raise ValueError(f"{path} is no checkpoint.")
     with patch.dict(os.environ):  # Other code of the process may load as before.
         load_checkpoints_safely(trust)
-        try:
-            checkpoint = CheckpointLoader.load_checkpoint(
-                str(path), map_location="cpu", logger="silent"
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"{path} is no checkpoint, or not all of it: {error}"
-            ) from None
-    if not isinstance(checkpoint, dict) or not tensors_of(checkpoint):
+        checkpoint = CheckpointLoader.load_checkpoint(
+            str(path), map_location="cpu", logger="silent"
+        )
+    if not tensors_of(checkpoint):
         raise ValueError(f"{path} holds no tensors.")
     return checkpoint

@@ -1,23 +1,19 @@
 """What the command-line tools do before and around the Runner."""
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+
 from .annotations import check_annotations
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .config_checks import check_config, merge_options
-from .configs import (
-    ConfigOptions,
-    add_common_arguments,
-    find_config,
-    load_config,
-    read_config,
-)
+from .configs import find_config, load_config, read_config
+from .console import announce, explain_sizes, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
+from .image_folders import find_test_pipeline, fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
 __all__ = [
-    "ConfigOptions",
     "adapt_to_machine",
-    "add_common_arguments",
+    "announce",
     "build_runner",
     "check_annotations",
     "check_config",
@@ -25,12 +21,17 @@ __all__ = [
     "check_pretrained",
     "clear_pretrained",
     "explain_refusal",
+    "explain_sizes",
     "find_config",
+    "find_test_pipeline",
+    "fit_to_images",
     "load_checkpoints_safely",
     "load_config",
     "merge_options",
     "prepare_torch",
+    "quiet_start",
     "read_config",
     "set_dataloader_defaults",
+    "set_image_folders",
     "set_pretrained",
 ]

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import math
+import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,11 +106,16 @@ def check_coco(content: dict, path: str, classes: Sequence[str], key: str) -> No
         key (str): The data set's config key, for messages.
 
     Raises:
-        ValueError: If a class is not in the file or stands in another order there, or
-            if a box does not overlap its image. Of boxes that stick out by more than a
-            pixel the log warns.
+        ValueError: If a class is not in the file or stands in another order there, if a
+            box does not overlap its image, if a size, box or id is impossible, or if an
+            image is not below the data set's folder. Of boxes that stick out by more
+            than a pixel the log warns.
     """
-    names = [category["name"] for category in content["categories"]]
+    try:
+        _check_coco_values(content, path, key)
+        names = [category["name"] for category in content["categories"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{key}: {path} is not in COCO's format: {error!r}.") from None
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise ValueError(
@@ -151,6 +159,34 @@ def check_coco(content: dict, path: str, classes: Sequence[str], key: str) -> No
             logger="current",
             level=logging.WARNING,
         )
+
+
+def _check_coco_values(content: dict, path: str, key: str) -> None:
+    ids = {category["id"] for category in content["categories"]}
+    images = {image["id"]: image for image in content["images"]}
+    for image in images.values():
+        name, size = image["file_name"], (image["width"], image["height"])
+        if os.path.isabs(name) or ".." in Path(name).parts or "://" in name:
+            raise ValueError(
+                f"{key}: {path} names the image {name!r}, which is not below "
+                f"{key}.data_prefix.img."
+            )
+        if not all(isinstance(value, int) and value > 0 for value in size):
+            raise ValueError(f"{key}: in {path} the size of {name!r} is {size}.")
+    for annotation in content.get("annotations", ()):
+        problem, box = None, annotation["bbox"]
+        if annotation["image_id"] not in images:
+            problem = f"has the image_id {annotation['image_id']!r}, and no image has"
+        elif annotation["category_id"] not in ids:
+            problem = (
+                f"has the category_id {annotation['category_id']!r}, unknown there"
+            )
+        elif len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
+            problem = f"has the bbox {box}, which is no x, y, width, height"
+        if problem:
+            raise ValueError(
+                f"{key}: in {path} annotation {annotation['id']} {problem}."
+            )
 
 
 def _check_heads(model: Any, classes: Sequence[str], key: str) -> None:

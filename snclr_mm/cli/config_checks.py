@@ -175,9 +175,9 @@ def explain_build(cfg: Config) -> Iterator[None]:
     """
     try:
         yield
-    except (AssertionError, IndexError, TypeError, ZeroDivisionError) as error:
-        if "model." in str(error):
-            raise  # this project's own
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        if "config key" in str(error) or "=" in str(error):
+            raise  # says enough
         keys = _find_keys(cfg)
         frames = inspect.getinnerframes(error.__traceback__)
         for info in reversed(frames):

@@ -1,48 +1,13 @@
-"""Options of the tools, and the configs that they read."""
+"""The configs that the tools read."""
 
 import argparse
 import os
 import re
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from snclr_mm.registry import MIM
-
-
-class ConfigOptions(DictAction):
-    """``--cfg-options key=value ...``, as in MMPretrain's tools."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        """Parse; a value without a key ends in the parser's usage."""
-        for value in values:
-            key, sign, _ = value.partition("=")
-            if not (key and sign):
-                parser.error(f"{option_string} {value}: must be key=value")
-        super().__call__(parser, namespace, values, option_string)
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share."""
-    parser.add_argument("--work-dir", help="where logs, checkpoints and metrics go")
-    parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument("--no-pin-memory", action="store_true")
-    parser.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="load checkpoints that hold more than tensors and plain data; a pickle "
-        "can run any code, so only for files whose source you trust",
-    )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=ConfigOptions,
-        help="override settings: key=value; lists as key=a,b or key='[a,b]'",
-    )
-    parser.add_argument(
-        "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none"
-    )
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -15,6 +15,8 @@ DATA_SCRIPTS = {
     "garment-scenes": "data/prepare_garment_scenes.py",
     "tree-crowns": "data/prepare_tree_crowns.py",
 }
+#: Seconds that a worker may take for a batch; one that hangs would stall the run.
+WORKER_TIMEOUT = 600
 
 
 def dataloaders(
@@ -52,6 +54,8 @@ def set_dataloader_defaults(cfg: Config, **options: bool | None) -> None:
             loader.setdefault(option, True)
         if loader.get("num_workers", 0) == 0:
             loader.persistent_workers = False  # torch refuses it without workers
+        else:
+            loader.setdefault("timeout", WORKER_TIMEOUT)
 
 
 def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> None:
@@ -62,8 +66,10 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
         stages (Sequence[str]): Which of train, val and test are about to run.
 
     Raises:
-        FileNotFoundError: Naming what is missing, its config key, and how to set it.
+        FileNotFoundError: Naming all that is missing, its config keys, and how to set
+            them.
     """
+    messages = []
     for stage_key, loader in dataloaders(cfg, stages).items():
         for key, dataset in single_datasets(
             loader.get("dataset") or {}, f"{stage_key}.dataset"
@@ -76,14 +82,17 @@ def check_data_roots(cfg: Config, stages: Sequence[str] = ("train", "val")) -> N
                 f"{key}.{name}={value!r} does not exist"
                 f"{f' in data_root {root!r}' if root else ''} (working directory: "
                 f"{Path.cwd()}). Set it with --cfg-options {key}.{name}="
-                f"{'DIR' if name == 'data_root' else 'PATH'}."
+                f"{'DIR' if name == 'data_root' else 'PATH'}"
+                f"{' (own images: --data-root DIR)' * (stage_key[:5] == 'train')}."
             )
             script, folder = _data_script(dataset)
             if script:
                 message += f" To make this data: python {MIM}/tools/{script} {folder}"
             if key.startswith("val") and "train" in stages:
                 message += " To train without evaluation: --no-validate."
-            raise FileNotFoundError(message)
+            messages.append(message)
+    if messages:
+        raise FileNotFoundError("\n".join(messages))
 
 
 def _find_missing(dataset: ConfigDict) -> tuple[str, str, str] | None:

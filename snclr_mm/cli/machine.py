@@ -6,6 +6,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -14,10 +15,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
+from snclr_mm.checkpoint_safety import explain_refusal, load_checkpoints_safely
+from snclr_mm.engine.hooks import CheckpointCheckHook
+from snclr_mm.engine.hooks.robust_checkpoint_hook import EXIT_CODE
 from snclr_mm.hardware import has_fast_bfloat16
 
-from .checkpoint_safety import explain_refusal, load_checkpoints_safely
 from .config_checks import check_config, explain_build
+from .console import quiet_start
 from .dataloaders import dataloaders
 
 
@@ -39,32 +43,41 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
     notes = adapt_to_machine(cfg)
-    with explain_build(cfg):
+    with quiet_start(), explain_build(cfg):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(CheckpointCheckHook())
     for note in notes:
         runner.logger.warning(note)
+    stopped = None
     with explain_refusal():
-        yield runner
+        try:
+            yield runner
+        except SystemExit as error:
+            if error.code != EXIT_CODE:
+                raise
+            stopped = error  # by a signal, on all ranks
     if cfg.get("launcher", "none") != "none":
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    if stopped is not None:
+        raise stopped
 
 
 def prepare_torch() -> None:
-    """Set torch up: activation checkpoints that work under DDP, one warning less.
+    """Set torch up: activation checkpoints that work under DDP, two warnings less.
 
     MMPretrain and MMEngine leave it to torch which kind of checkpoint they use, and
     torch takes the old one. Its backward pass is one of its own for each view, so DDP
     sees each parameter become ready twice, and raises. torch recommends the other.
 
     And MMPretrain's MNIST reader makes a tensor of read-only bytes, of which torch
-    warns: nothing writes to it.
+    warns: nothing writes to it. MMCV warns of an argument that MMPretrain always gives.
     """
     defaults = inspect.unwrap(checkpoint).__kwdefaults__ or {}
     if defaults.get("use_reentrant", False) is None:
         defaults["use_reentrant"] = False
-    message = "The given NumPy array is not writable"
-    warnings.filterwarnings("ignore", message=message)
+    for message in ("The given NumPy array is not writable", "Only use 'alpha' for"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def adapt_to_machine(cfg: Config) -> list[str]:
@@ -108,7 +121,8 @@ def adapt_to_machine(cfg: Config) -> list[str]:
             loop.fp16 = False
             notes.append("Evaluation runs in full precision.")
     if cfg.get("launcher", "none") != "none":
-        _init_gloo(cfg.launcher)
+        dist_cfg = (cfg.get("env_cfg") or {}).get("dist_cfg") or {}
+        _init_gloo(cfg.launcher, dist_cfg.get("timeout"))
         cfg.model_wrapper_cfg = dict(
             type="CPUDistributedDataParallel",
             find_unused_parameters=cfg.get("find_unused_parameters", False),
@@ -149,7 +163,7 @@ def _adapt_strategy(cfg: Config) -> None:
     cfg.strategy = strategy
 
 
-def _init_gloo(launcher: str) -> None:
+def _init_gloo(launcher: str, timeout: float | None) -> None:
     if torch.distributed.is_initialized():
         return
     env = os.environ
@@ -165,4 +179,5 @@ def _init_gloo(launcher: str) -> None:
         raise ValueError(
             f"--launcher {launcher} needs an accelerator: on CPUs use pytorch or slurm."
         )
-    torch.distributed.init_process_group("gloo")
+    limit = {} if timeout is None else dict(timeout=timedelta(seconds=timeout))
+    torch.distributed.init_process_group("gloo", **limit)

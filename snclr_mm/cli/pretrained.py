@@ -7,6 +7,11 @@ from mmpretrain.registry import MODELS
 from mmpretrain.utils import get_ori_model
 from torch import nn
 
+from snclr_mm.engine.hooks.checkpoint_check_hook import (
+    find_misfits,
+    summarize_misfits,
+)
+
 #: What a pretraining checkpoint cannot have, by class.
 NEW_PARTS = {"ResLayerExtraNorm": ("norm",)}
 
@@ -103,37 +108,21 @@ def _check(name: str, module: nn.Module, checkpoint: str, prefix: str) -> None:
         for key, value in loaded.items()
         if key.startswith(prefix)
     }
-    own, misfits = module.state_dict(), []
-    try:
-        # Not a comparison of shapes: modules may resize, as ViT its positions.
-        missing, unused = module.load_state_dict(state, strict=False)
-    except RuntimeError:
-        misfits = [
-            f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
-            for key, value in own.items()
-            if key in state and state[key].shape != value.shape
-        ]
-        missing = [key for key in own if key not in state]
-        unused = [key for key in state if key not in own]
-        if not (misfits or missing or unused):
-            raise
+    problems = find_misfits(module, state)
     new = NEW_PARTS.get(type(module).__name__, ())
-    known = {_part(key) for key in own}
-    problems = {
-        "not in the checkpoint": [key for key in missing if _part(key) not in new],
-        "of another shape": misfits,
-        "not in the model": [key for key in unused if _part(key) in known],
-    }
-    text = "; ".join(
-        f"{len(keys)} {problem} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
-        for problem, keys in problems.items()
-        if keys
-    )
+    known = {_part(key) for key in module.state_dict()}
+    for problem, parts in (
+        ("not in the checkpoint", known - {*new}),
+        ("not in the model", known),
+    ):
+        problems[problem] = [key for key in problems[problem] if _part(key) in parts]
+    text = summarize_misfits(problems)
     if text:
         parts = sorted({_part(key) for key in loaded})
         raise ValueError(
-            f"{name}, a {type(module).__name__} of {len(own)} tensors, does not match "
-            f"the {len(state)} tensors under {prefix!r} in {checkpoint}: {text}. "
+            f"{name}, a {type(module).__name__} of {len(module.state_dict())} tensors, "
+            f"does not match the {len(state)} tensors under {prefix!r} in {checkpoint}:"
+            f" {text}. "
             f"Either {name}.init_cfg.prefix is wrong (the checkpoint has "
             f"{', '.join(parts)}), or {name} is not built as it was for pretraining."
         )

@@ -1,8 +1,10 @@
+import errno
 import fcntl
 import hashlib
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +23,8 @@ class ImageCache:
 
     The first process that needs them decodes all images; the others wait, and later
     runs find the file. Its name depends on the paths, sizes and times of change of the
-    images: after a change a new one is written. No file is ever deleted: remove the
+    images: after a change a new one is written, and where its index does not fit it, it
+    is written again. Each image has a checksum. No file is ever deleted: remove the
     folder when it is no longer needed.
 
     Args:
@@ -53,41 +56,70 @@ class ImageCache:
         self.file = Path(folder) / f"{_fingerprint(paths, description)}.images"
         self.index_file = self.file.with_suffix(".npy")
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        # It is renamed last, so that it is there only when it is complete.
-        if not self.file.exists():
-            with open(self.file.with_suffix(".lock"), "w") as lock:
+        self._index = self._read_index(len(paths))
+        if self._index is None:
+            # The folder may be everybody's: a link there may lead to any file.
+            with open(
+                self.file.with_suffix(".lock"), "a", opener=_open_no_link
+            ) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                if not self.file.exists():
+                self._index = self._read_index(len(paths))
+                if self._index is None:
                     self._write(paths, load)
-        self._index = np.load(self.index_file)
+                    self._index = self._read_index(len(paths))
         self._bytes = None
 
     def __getitem__(self, row: int) -> np.ndarray:
         """A copy of image ``row``, [H, W, 3], uint8."""
         if self._bytes is None:
             self._bytes = np.memmap(self.file, np.uint8, "r")
-        start, height, width = self._index[row]
+        start, height, width, checksum = self._index[row]
         image = self._bytes[start : start + height * width * 3]
+        if zlib.crc32(image) != checksum:
+            raise ValueError(
+                f"Image {row} of {str(self.file)!r} is not what was decoded: the file "
+                "was altered, or its disk fails. Delete it (config key "
+                "dataset.cache_dir)."
+            )
         return np.array(image).reshape(height, width, 3)
 
     def __getstate__(self) -> dict:
         # A pickled memory map would be the images themselves; workers map the file.
         return {**self.__dict__, "_bytes": None}
 
+    def _read_index(self, images: int) -> np.ndarray | None:
+        """Start, height, width and checksum of each image, if they fit the file."""
+        try:
+            index = np.load(self.index_file)
+            size = self.file.stat().st_size
+        except (OSError, ValueError, EOFError, MemoryError):
+            return None
+        if index.shape != (images, 4) or index.dtype != np.int64:
+            return None
+        ends = np.cumsum(3 * index[:, 1] * index[:, 2])
+        fits = (index[:, 1:] >= 0).all() and (index[1:, 0] == ends[:-1]).all()
+        return index if fits and size == (ends[-1] if images else 0) else None
+
     def _write(self, paths: Sequence[str], load: Callable) -> None:
         self._check_space(paths)
         index, start = [], 0
         temporary = self.file.with_suffix(".tmp")
         try:
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:
                 images = _load_in_order(paths, load)
                 for image in track(images, "decoding", len(paths), transient=True):
                     _check_image(image)
                     height, width = image.shape[:2]
-                    index.append((start, height, width))
-                    start += file.write(np.ascontiguousarray(image).data)
-            np.save(self.index_file, np.array(index, dtype=np.int64).reshape(-1, 3))
+                    image = np.ascontiguousarray(image)
+                    index.append((start, height, width, zlib.crc32(image)))
+                    start += file.write(image.data)
+            self.index_file.unlink(missing_ok=True)
+            # It is renamed last, so that it is there only when it is complete.
             temporary.rename(self.file)
+            with open(temporary, "xb") as file:
+                np.save(file, np.array(index, dtype=np.int64).reshape(-1, 4))
+            temporary.rename(self.index_file)
         finally:
             temporary.unlink(missing_ok=True)
         message = f"Decoded {len(paths)} images, {start / 1e9:.3f} GB: {self.file}"
@@ -125,6 +157,18 @@ def estimate_bytes(paths: Sequence[str]) -> int:
         except OSError:
             continue  # decoding will say which image can't be read
     return round(total / max(1, len(some)) * len(paths))
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(
+            f"{path!r} is a link, which this program did not make: remove it, or "
+            "choose another dataset.cache_dir."
+        ) from None
 
 
 def _check_image(image: np.ndarray) -> None:

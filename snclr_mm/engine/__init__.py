@@ -1,10 +1,12 @@
-from . import hooks, optimizers, parallel, runners
+from . import fileio, hooks, optimizers, parallel, runners
+from .fileio import *  # noqa: F403
 from .hooks import *  # noqa: F403
 from .optimizers import *  # noqa: F403
 from .parallel import *  # noqa: F403
 from .runners import *  # noqa: F403
 
 __all__ = [
+    *fileio.__all__,
     *hooks.__all__,
     *optimizers.__all__,
     *parallel.__all__,

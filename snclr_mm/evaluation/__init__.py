@@ -1,4 +1,5 @@
 from .collapse import feature_std, rankme
+from .embedding import PreparedImages, embed, list_images
 from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
 from .few_label_probes import few_shot_accuracies, semi_supervised_probe
@@ -14,10 +15,12 @@ __all__ = [
     "FeatureCache",
     "MultiLinearAccuracy",
     "Pixels",
+    "PreparedImages",
     "Split",
     "build_splits",
     "check_knn",
     "drop_equal_channels",
+    "embed",
     "extract_features",
     "feature_std",
     "few_shot_accuracies",
@@ -25,6 +28,7 @@ __all__ = [
     "knn_grid",
     "largest_shot",
     "linear_svm",
+    "list_images",
     "low_shot_svm",
     "pool_features",
     "rankme",

@@ -53,7 +53,8 @@ def build_splits(
     queries = cfg.get(f"{split}_dataloader")
     if queries is None and holdout is None:
         raise ValueError(
-            f"The config has no {split}_dataloader, the images to test on."
+            f"The config has no {split}_dataloader, the images to test on. For images "
+            "of your own, a sub-folder per class: --data train=DIR test=DIR."
         )
     key = f"{split}_cfg.bank_dataloader"
     bank = (cfg.get(f"{split}_cfg") or {}).get("bank_dataloader")
@@ -63,7 +64,7 @@ def build_splits(
             raise ValueError(
                 f"The config has neither {split}_cfg.bank_dataloader nor a "
                 f"train_dataloader and {split}_dataloader, whose images and pipeline "
-                "could serve."
+                "could serve; or pass --data train=DIR test=DIR."
             )
         bank.dataset.pipeline = queries.dataset.pipeline
     train_set = DATASETS.build(bank.dataset)

@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from snclr_mm.hardware import to_device
+
 PROJECTIONS = ("linear", "identity")
 
 
@@ -108,7 +110,8 @@ class CrossAttentionNeck(BaseModule):
             attention = torch.einsum("nd,nkd->nk", q, k).softmax(dim=1)
             gamma = self.gamma
             if isinstance(gamma, list):
-                gamma = attention.new_tensor(gamma)
+                gamma = torch.tensor(gamma, dtype=attention.dtype)
+                gamma = to_device(gamma, attention.device)
             weight = attention / gamma
             if self.threshold:
                 weight = weight.masked_fill(attention <= 1 / neighbors.shape[1], 0)

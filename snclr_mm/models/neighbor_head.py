@@ -37,8 +37,8 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             MMPretrain's MoCoV3Head; None is the identity.
         queue (dict): Config of the NeighborQueue.
         num_neighbors (int): K.
-        temperature (float): τ > 0.
-        loss_weight (float): Factor of the loss, above 0.
+        temperature (float): τ > 0; of no effect where neither objective has one.
+        loss_weight (float): Factor of the loss, above 0. Defaults to 1.
         detach_keys (bool): Whether the keys are constants. False where both views
             come from one encoder and it learns from both sides, as in SimCLR; what
             enters the queue is detached in any case. Defaults to True.
@@ -49,13 +49,18 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             is not positive.
     """
 
+    #: Whether the loss is InfoNCE until :attr:`ready`; else it is that of K = 0.
+    starts_as_info_nce = True
+    #: Whether the loss needs the K neighbors; else they are looked up for observers.
+    needs_neighbors = True
+
     def __init__(
         self,
         predictor: dict | None,
         queue: dict,
         num_neighbors: int,
         temperature: float,
-        loss_weight: float,
+        loss_weight: float = 1.0,
         detach_keys: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
@@ -108,7 +113,9 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         return self._sum_over_keys([[self._predict(base_out)]], [momentum_out])
 
     def loss_of_views(
-        self, base_out: Sequence[Tensor], momentum_out: Sequence[Tensor]
+        self,
+        base_out: Sequence[Tensor | None],
+        momentum_out: Sequence[Tensor | None],
     ) -> dict[str, Tensor]:
         """Compute the loss of all views, each against the keys of the other ones.
 
@@ -116,9 +123,10 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
         sum over the keys of the mean over the views that are compared with it.
 
         Args:
-            base_out (Sequence[Tensor]): y of each view, [n, d]; the first ones are the
-                views that have a key.
-            momentum_out (Sequence[Tensor]): The keys, [n, d] each.
+            base_out (Sequence[Tensor | None]): y of each view, [n, d]; None for a view
+                that is a key only.
+            momentum_out (Sequence[Tensor | None]): The keys of the first views, [n, d]
+                each; None for a view that has none.
 
         Returns:
             dict[str, Tensor]: ``loss``, and for the log ``queue_fill`` and, once there
@@ -128,9 +136,10 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             ValueError: If the widths of projector, predictor and queue differ.
             RuntimeError: If no NeighborQueueHook fills the queue.
         """
-        views = [self._predict(y) for y in base_out]
-        keys = list(enumerate(momentum_out))[::-1]  # y_2, the key of x_1, is the first
-        queries = [[v for i, v in enumerate(views) if i != own] for own, _ in keys]
+        views = [(i, self._predict(y)) for i, y in enumerate(base_out) if y is not None]
+        keys = [(i, key) for i, key in enumerate(momentum_out) if key is not None]
+        keys = keys[::-1]  # y_2, the key of x_1, is the first
+        queries = [[view for i, view in views if i != own] for own, _ in keys]
         loss = self._sum_over_keys(queries, [key for _, key in keys])
         fill = loss.new_full((), self.queue.fill)
         return {"loss": loss, "queue_fill": fill, **self.log_vars}
@@ -145,10 +154,11 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             keys (Tensor): y_2 of each direction, [D, n, d].
 
         Returns:
-            Neighbors: With K = 0 columns until :attr:`ready`.
+            Neighbors: With K = 0 columns until :attr:`ready` or where nobody needs any.
         """
         keys = keys.detach()
-        k = self.num_neighbors if self.ready else 0
+        wanted = self.ready and (self.needs_neighbors or self.search_observers)
+        k = self.num_neighbors if wanted else 0
         found = self.queue.search(keys.flatten(0, 1), k)
         similarity, index = (part.unflatten(0, keys.shape[:2]) for part in found)
         gathered = gather(keys, index) if self.queue.sync else None
@@ -185,10 +195,12 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
             staged = key if gathered is None else gathered.key
             self._count_steps()
             self.queue.stage(staged.flatten(0, 1), gathered is not None, self._steps)
-        if self.ready:
+        if self.ready or not self.starts_as_info_nce:
             loss, self.log_vars = self._loss(z, y, key, neighbors)
         else:
             loss, self.log_vars = self._info_nce(z, key, neighbors.gathered), {}
+        if neighbors.index.numel() > 0:
+            self.log_vars["neighbor_similarity"] = neighbors.similarity.mean()
         return (self.loss_weight * loss).sum()
 
     def _count_steps(self) -> None:
@@ -222,7 +234,7 @@ class NeighborHead(BaseModule, metaclass=ABCMeta):
     def _loss(
         self, query: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective once there are neighbors.
+        """The objective once there are neighbors, or with K = 0 columns of them.
 
         Args:
             query (Tensor): z_1 of D directions, [D, m, d], with m = v n for v views.

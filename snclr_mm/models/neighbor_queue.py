@@ -15,6 +15,7 @@ STATE = ("features", "count")
 # Calls of `stage` that may wait for a commit where steps cannot be counted: gradients
 # are accumulated over fewer.
 MOST_STAGED = 1000
+MOST_COUNTED = 10**15  # a million epochs of a billion images
 
 
 @MODELS.register_module()
@@ -87,6 +88,11 @@ class NeighborQueue(BaseModule):
 
     def __bool__(self) -> bool:
         return True  # an empty queue is still a queue
+
+    @property
+    def num_written(self) -> int:
+        """Number of rows that were ever enqueued: ``count``, without waiting for it."""
+        return self._count
 
     @property
     def num_enqueued(self) -> int:
@@ -188,6 +194,15 @@ class NeighborQueue(BaseModule):
                 "custom_hooks=[dict(type='NeighborQueueHook')] to the config (in an "
                 "own training loop, call queue.commit() after each optimizer step)."
             )
+        rows = len(keys) * (get_world_size() if self.sync and not gathered else 1)
+        if self._count == 0 and not self._staged and self.length < 4 * rows:
+            print_log(
+                f"Each step replaces {rows} of the queue's {self.length} rows, so "
+                "neighbors are of less than four steps: a longer queue is better "
+                f"(config key model.head.queue.length, {4 * rows} or more).",
+                logger="current",
+                level=logging.WARNING,
+            )
         self._staged_at = step
         self._staged.append((keys.detach(), get_world_size() if gathered else 1))
 
@@ -197,7 +212,13 @@ class NeighborQueue(BaseModule):
         return sum(len(keys) // ranks for keys, ranks in self._staged)
 
     @torch.no_grad()
-    def commit(self, valid: bool = True) -> bool:
+    def staged_is_finite(self) -> Tensor:
+        """Whether what is staged on this rank can be normalised, a bool scalar."""
+        good = [self._normalize(keys)[1].all() for keys, _ in self._staged]
+        return torch.stack(good).all() if good else torch.tensor(True)
+
+    @torch.no_grad()
+    def commit(self, valid: bool = True, agreed: bool = False) -> bool:
         """Enqueue what is staged, unless it cannot be normalised on some rank.
 
         All ranks decide alike, also with ``sync=False``: their queues must stay equally
@@ -206,6 +227,8 @@ class NeighborQueue(BaseModule):
 
         Args:
             valid (bool): False refuses the rows, on every rank. Defaults to True.
+            agreed (bool): The ranks know that ``valid`` is the same on all of them and
+                has heard :meth:`staged_is_finite`: nothing is asked. Defaults to False.
 
         Returns:
             bool: Whether the rows were enqueued, the same on each rank.
@@ -217,12 +240,13 @@ class NeighborQueue(BaseModule):
             for keys, ranks in self._staged
         ]
         self.discard()
-        accepted = torch.tensor(valid, device=self.features.device)
-        for _, good in rows:
-            accepted = accepted & good.all()
-        accepted = accepted.int()
-        all_reduce(accepted, "min")
-        if not accepted:
+        if not agreed:
+            accepted = self.features.new_ones((), dtype=torch.bool) & valid
+            for _, good in rows:
+                accepted = accepted & good.all()
+            valid = accepted.int()
+            all_reduce(valid, "min")
+        if not valid:
             return False
         for part, _ in rows:
             self._write(part)
@@ -284,12 +308,27 @@ class NeighborQueue(BaseModule):
                 level=logging.WARNING,
             )
             return
+        if not isinstance(features, Tensor) or features.dim() != 2:
+            raise ValueError(f"{prefix}features in the checkpoint is no [length, dim].")
         if features.shape != self.features.shape:
             raise ValueError(
                 f"The checkpoint's neighbor queue has length {features.shape[0]} and "
                 f"width {features.shape[1]}, the model's has length {self.length} and "
                 f"width {self.dim}: set queue.length and queue.dim to the checkpoint's "
                 f"values, or drop {prefix}features from the checkpoint to start anew."
+            )
+        number = count.item() if count.numel() == 1 else -1
+        if not isinstance(number, int) or not 0 <= number < MOST_COUNTED:
+            raise ValueError(
+                f"{prefix}count={number} in the checkpoint is no number of keys."
+            )
+        rows = features[: None if self.init == "random" else number]
+        bad = int((~((rows.float().norm(dim=1) - 1).abs() < 0.1)).sum())
+        if bad:
+            raise ValueError(
+                f"{bad} of {len(rows)} rows of {prefix}features in the checkpoint have "
+                f"not length 1: the file was altered, or features were zero. Drop "
+                f"{prefix}features from it to start with an empty queue."
             )
         self.features.copy_(features)
         self.count.copy_(count)

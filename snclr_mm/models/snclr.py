@@ -21,13 +21,15 @@ class SNCLR(MoCoV3):
         backbone (dict): Config of the backbone, ResNet (feature maps) or ViT (class
             token).
         neck (dict): Config of the projector.
-        head (dict): Config of a :class:`SoftNeighborHead` (or
-            :class:`NearestNeighborHead`).
+        head (dict): Config of a :class:`SoftNeighborHead`, or of another method's head
+            that is a :class:`NeighborHead`.
         base_momentum (float): Start of 1 - momentum: 0.01 is the field's 0.99.
             Defaults to 0.01.
         channels_last (bool): Keep convolution weights, and with them the feature maps,
             in the channels-last memory format: same numbers up to rounding, often
             faster. Defaults to False.
+        one_directional (bool): x_1 against y_2 alone: the second view is the target,
+            for methods whose target has a weaker augmentation. Defaults to False.
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
@@ -42,16 +44,18 @@ class SNCLR(MoCoV3):
         head: dict,
         base_momentum: float = 0.01,
         channels_last: bool = False,
+        one_directional: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(backbone, neck, head, base_momentum, **kwargs)
+        self.one_directional = one_directional
         self.momentum_encoder = ForeachCosineEMA(
             nn.Sequential(self.backbone, self.neck), momentum=base_momentum
         )
         if not isinstance(self.head, NeighborHead):
             raise TypeError(
                 f"model.head.type={type(self.head).__name__} looks no neighbors up: "
-                "use SoftNeighborHead or NearestNeighborHead, or the algorithm MoCoV3."
+                "use a NeighborHead, such as SoftNeighborHead, or the algorithm MoCoV3."
             )
         width = neck.get("out_channels") if isinstance(neck, dict) else None
         if width not in (None, self.head.queue.dim):
@@ -70,7 +74,8 @@ class SNCLR(MoCoV3):
         The first two views are queries and keys. Any further views, the small crops of
         multi-crop, are queries only, each against both keys. The loss is twice the mean
         over all pairs of a query and another view's key: for two views the sum of both
-        directions, and of the same scale for more.
+        directions, and of the same scale for more. With ``one_directional`` x_2 is the
+        only key and no query, and the loss is the mean over the pairs that are left.
 
         Args:
             inputs (list[Tensor]): x_1 and x_2, two views of the same images,
@@ -96,7 +101,7 @@ class SNCLR(MoCoV3):
 
         # Online branch: y = projector(backbone(x)); the head adds z = predictor(y).
         y_1 = self.neck(self.backbone(x_1))[0]
-        y_2 = self.neck(self.backbone(x_2))[0]
+        y_2 = None if self.one_directional else self.neck(self.backbone(x_2))[0]
         y_local = self._project_by_size(x_local)
 
         # Momentum branch, no gradient.
@@ -104,7 +109,7 @@ class SNCLR(MoCoV3):
             self.momentum_encoder.update_parameters(
                 nn.Sequential(self.backbone, self.neck)
             )
-            key_1 = self.momentum_encoder(x_1)[0]
+            key_1 = None if self.one_directional else self.momentum_encoder(x_1)[0]
             key_2 = self.momentum_encoder(x_2)[0]
 
         # Symmetrised: x_1 against y_2, x_2 against y_1, local views against both.

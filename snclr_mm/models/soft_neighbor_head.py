@@ -54,15 +54,8 @@ class SoftNeighborHead(NeighborHead):
         detach_keys: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(
-            predictor,
-            queue,
-            num_neighbors,
-            temperature,
-            loss_weight,
-            detach_keys,
-            init_cfg,
-        )
+        shared = (num_neighbors, temperature, loss_weight, detach_keys, init_cfg)
+        super().__init__(predictor, queue, *shared)
         check_objective(objective)
         check_positive(
             "own_positiveness (config key model.head.own_positiveness)",
@@ -95,7 +88,7 @@ class SoftNeighborHead(NeighborHead):
     def _loss(
         self, query: Tensor, base_out: Tensor, key: Tensor, neighbors: Neighbors
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        similarity, index, gathered = neighbors
+        _, index, gathered = neighbors
         candidates = self.queue.features
         weight = self._weigh(base_out, candidates[index])  # w, [D, m, K]
         if not self.queue.sync:
@@ -119,7 +112,6 @@ class SoftNeighborHead(NeighborHead):
         return loss, {
             "positiveness_mean": detached.mean(),
             "positiveness_max": detached.amax(dim=-1).mean(),
-            "neighbor_similarity": similarity.mean(),
         }
 
     def _weigh(self, base_out: Tensor, neighbors: Tensor) -> Tensor:

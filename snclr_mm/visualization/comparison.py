@@ -25,10 +25,14 @@ def plot_comparison(
             if metric in values:  # else the method's runs failed
                 seeds = values[metric]
                 axis.plot(seeds, [row] * len(seeds), "o", alpha=0.5, color="C0")
-                axis.plot(np.mean(seeds), row, "|", color="k", markersize=18)
+                if len(seeds) > 1:
+                    axis.plot(np.mean(seeds), row, "|", color="k", markersize=18)
         axis.set_xlabel(f"{metric} (%)")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(rows, results)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(results) - 0.4, -0.6)
+    several = any(len(v) > 1 for row in results.values() for v in row.values())
+    text = "A dot is a run with one seed" + ", a line the mean of several." * several
+    figure.supxlabel(text if several else f"{text}.", fontsize=9)
     figure.tight_layout()
     figure.savefig(path)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+# Okabe and Ito's, which also the colour-blind tell apart; so do the markers.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+STYLES = ("o-", "s-", "^--", "d:")
 Curve = list[tuple[int, float]]
 
 
@@ -42,15 +45,22 @@ def plot_transfer(
     from matplotlib.figure import Figure
 
     metrics = list(next(iter(curves.values())))
-    figure = Figure(figsize=(1 + 4 * len(metrics), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.2 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(metrics) :]:
+        axes.axis("off")
+    for axes, metric in zip(panels, metrics, strict=False):
         for i, (arm, row) in enumerate(curves.items()):
             values = np.array(list(row[metric].values()))  # [seeds, points, 2]
             for seed in values:
-                axes.plot(*seed.T, color=f"C{i}", linewidth=0.6, alpha=0.5)
-            axes.plot(*values.mean(axis=0).T, "o-", color=f"C{i}", label=arm, ms=4)
-        axes.set(xlabel="training steps", ylabel=f"{metric} (%)")
+                axes.plot(*seed.T, color=COLORS[i], linewidth=0.6, alpha=0.5)
+            style = STYLES[i]
+            mean = values.mean(axis=0).T
+            axes.plot(*mean, style, color=COLORS[i], label=arm, ms=5)
+        axes.set(title=f"{metric} (%)", xlabel="training steps")
         axes.grid(alpha=0.3)
     panels[0].legend()
+    figure.supxlabel("Thick: the mean; thin: each seed.", fontsize=9)
     figure.savefig(path, dpi=120)

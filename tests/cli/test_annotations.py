@@ -72,6 +72,40 @@ def test_classes(write):
         check_coco(write([]), "a.json", ("cat",), KEY)
 
 
+@pytest.mark.parametrize(
+    ("part", "values", "match"),
+    [
+        ("annotations", {"image_id": 9}, "annotation 7 has the image_id 9, and no"),
+        ("annotations", {"category_id": 9}, "annotation 7 has the category_id 9"),
+        (
+            "annotations",
+            {"bbox": [1, 1, -5, 5]},
+            r"annotation 7 has the bbox \[1, 1, -5",
+        ),
+        ("annotations", {"bbox": [1, float("nan"), 5, 5]}, "bbox .*nan"),
+        ("annotations", {"bbox": [1, 1, float("inf"), 5]}, "bbox .*inf"),
+        ("annotations", {"bbox": [1, 1, 5]}, "bbox .*no x, y, width, height"),
+        ("annotations", {"bbox": ["1", "1", "5", "5"]}, "not in COCO's format"),
+        ("annotations", {"bbox": None}, "not in COCO's format"),
+        ("annotations", {"image_id": [1]}, "not in COCO's format"),
+        ("images", {"width": -100}, r"size of 'a\.png' is \(-100, 80\)"),
+        ("images", {"height": None}, r"size of 'a\.png'"),
+        ("images", {"file_name": "../../etc/passwd"}, r"'\.\./.*not below .*data_pref"),
+        ("images", {"file_name": "/etc/passwd"}, "'/etc/passwd', which is not below"),
+        ("images", {"file_name": "http://a.b/c.png"}, "'http://a.b/c.png', which is"),
+        ("categories", {"id": {}}, "not in COCO's format"),
+    ],
+)
+def test_impossible_values(part, values, match, write):
+    content = write([INSIDE])
+    content[part][0].update(values)
+    with pytest.raises(ValueError, match=rf"{KEY}: .*a\.json.*{match}"):
+        check_coco(content, "a.json", ("cat", "dog"), KEY)
+    del content[part]
+    with pytest.raises(ValueError, match="a.json (is not in COCO|has no annot)"):
+        check_coco(content, "a.json", ("cat", "dog"), KEY)
+
+
 def test_leaves():
     a, b = dict(type="A"), dict(type="B")
     nested = dict(dataset=dict(datasets=[a, dict(dataset=b)]))

@@ -2,11 +2,11 @@ from copy import deepcopy
 
 import mmpretrain
 import pytest
+from helpers.command import load_tool
 from helpers.tiny import CONFIG
 from mmengine.config import Config
 
 from snclr_mm.cli import check_config, merge_options
-from snclr_mm.cli.configs import ConfigOptions
 
 STOCK = [
     "barlowtwins/barlowtwins_resnet50_8xb256-coslr-300e_in1k.py",
@@ -103,7 +103,9 @@ def test_options_without_a_value(capsys):
     import argparse
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions)
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=load_tool("options.py").CfgOptions
+    )
     assert parser.parse_args(["--cfg-options", "a.b=1"]).cfg_options == {"a.b": 1}
     with pytest.raises(SystemExit):
         parser.parse_args(["--cfg-options", "a.b=1", "foo"])

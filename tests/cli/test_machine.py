@@ -100,10 +100,14 @@ def test_slurm_variables_are_understood(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("MASTER_ADDR", "node0")
     started = []
-    monkeypatch.setattr(torch.distributed, "init_process_group", started.append)
-    cfg = Config(dict(launcher="slurm"))
+
+    def start(backend, timeout):
+        started.append((backend, timeout.total_seconds()))
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
+    cfg = Config(dict(launcher="slurm", env_cfg=dict(dist_cfg=dict(timeout=90))))
     adapt_to_machine(cfg)
-    assert started == ["gloo"]
+    assert started == [("gloo", 90)]
     values = [
         os.environ[n] for n in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
     ]

@@ -170,3 +170,60 @@ def test_pipelines_that_do_not_fit(images, tmp_path, load, message):
         ImageFolder(
             data_root=str(images), pipeline=[load], cache_dir=str(tmp_path / "cache")
         )
+
+
+def test_links_in_the_folder_are_not_followed(images, tmp_path):
+    build(images, tmp_path)
+    folder = tmp_path / "cache"
+    (lock,) = folder.glob("*.lock")
+    for file in folder.iterdir():
+        file.unlink()
+    precious = tmp_path / "precious"
+    precious.write_text("years of work")
+    lock.symlink_to(precious)
+    with pytest.raises(OSError, match=r"\.lock' is a link.*remove it"):
+        build(images, tmp_path)
+    lock.unlink()
+    for suffix in (".tmp", ".npy", ".images"):
+        lock.with_suffix(suffix).symlink_to(precious)
+    assert len(build(images, tmp_path).cache[0]) == 96
+    assert precious.read_text() == "years of work"
+
+
+def test_what_does_not_fit_is_decoded_again(images, tmp_path, decoded):
+    expected = build(images, tmp_path).cache[3]
+    (file,) = (tmp_path / "cache").glob("*.images")
+    index = np.load(file.with_suffix(".npy"))
+    wrong = index.copy()
+    wrong[2, 0] = -5
+    for broken in (b"", b"no index", index[:-1], index[:, :3], wrong, index * 1.0):
+        decoded.clear()
+        if isinstance(broken, bytes):
+            file.with_suffix(".npy").write_bytes(broken)
+        else:
+            np.save(file.with_suffix(".npy"), broken)
+        assert np.array_equal(build(images, tmp_path).cache[3], expected)
+        assert len(decoded) == 13
+    os.truncate(file, 1000)
+    assert np.array_equal(build(images, tmp_path).cache[3], expected)
+    file.unlink()
+    assert np.array_equal(build(images, tmp_path).cache[3], expected)
+
+
+def test_other_bytes_are_noticed(images, tmp_path):
+    cached = build(images, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*.images")
+    with file.open("r+b") as opened:
+        opened.seek(100)
+        opened.write(b"random")
+    cached[1]
+    with pytest.raises(ValueError, match=r"Image 0 of .*\.images' is not what was dec"):
+        cached[0]
+
+
+def test_links_in_a_circle_are_named(images):
+    (images / "china/round").symlink_to(images)
+    with pytest.raises(
+        ValueError, match=f"below the image folder '{images}/' go round"
+    ):
+        ImageFolder(data_root=str(images), pipeline=PIPELINE)

@@ -10,7 +10,7 @@ from snclr_mm.evaluation.features import batch_features, pool_features
 
 def test_config_of_unlabeled_images(image_folder):
     """MMPretrain's own inferencer takes its pipeline from the test dataset."""
-    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256_image-folder.py")
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r18_1xb128_image-folder.py")
     cfg.merge_from_dict(
         {
             "model.backbone": dict(depth=18, stem_channels=8, base_channels=8),

@@ -34,6 +34,7 @@ CHOICES = {
         "DATASET",
         ["cifar10", "cifar100", "stl10", "tiny-imagenet"],
     ),
+    "baselines/*_fashion-mnist.py": ("DATASET", ["fashion-mnist", "cifar100"]),
     "benchmarks/classification/semi_*.py": ("PERCENT", ["1", "10"]),
     "benchmarks/classification/finetune_vit_*.py": (
         "BACKBONE",

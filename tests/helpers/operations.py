@@ -31,7 +31,7 @@ def count_operations(step: Callable[[], None]) -> int:
             self.count += not operation.is_view
             return operation(*args, **(kwargs or {}))
 
-    with Counter() as counter, _autocast_knows_meta():
+    with Counter() as counter, autocast_knows_meta():
         step()
     return counter.count
 
@@ -104,7 +104,7 @@ def _projector(in_channels: int, with_avg_pool: bool, with_last_bn: bool) -> dic
 
 
 @contextmanager
-def _autocast_knows_meta():
+def autocast_knows_meta():
     """Let autocast take ``meta`` for a device: PyTorch's raises for it.
 
     It is off in the step, as it is where nobody turns it on.

@@ -1,4 +1,4 @@
-"""Run a function on several real gloo processes."""
+"""Run a function on several real processes that talk to each other."""
 
 import io
 import multiprocessing
@@ -10,19 +10,24 @@ import torch
 import torch.distributed as dist
 
 
-def run_on_ranks(world_size, function, *args):
+def run_on_ranks(world_size, function, *args, start="fork", backend="gloo"):
     """Call ``function(rank, *args)`` on each rank.
+
+    Args:
+        start: ``"spawn"`` for ranks that use a GPU, which a forked process cannot; the
+            function must then be of a module that a new process finds, a helper's.
 
     Returns:
         list: Results by rank. An error on any rank is raised here, with its traceback.
     """
-    # Forked: the children need not import torch again. They use one thread, because
-    # the parent's OpenMP pool does not survive a fork.
-    context = multiprocessing.get_context("fork")
+    # Where forked, the children need not import torch again. They use one thread,
+    # because the parent's OpenMP pool does not survive a fork.
+    context = multiprocessing.get_context(start)
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(
-                target=_work, args=(rank, world_size, folder, function, args)
+                target=_work,
+                args=(rank, world_size, folder, backend, function, args),
             )
             for rank in range(world_size)
         ]
@@ -46,10 +51,12 @@ def run_on_ranks(world_size, function, *args):
         return results
 
 
-def _work(rank, world_size, folder, function, args):
+def _work(rank, world_size, folder, backend, function, args):
     torch.set_num_threads(1)
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
     dist.init_process_group(
-        "gloo",
+        backend,
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=world_size,

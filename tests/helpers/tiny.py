@@ -79,6 +79,17 @@ def tiny_config(data_root, work_dir, **overrides):
     return cfg
 
 
+def norm_free():
+    """Overrides without batch statistics, so that the number of ranks plays no part."""
+    group_norm = dict(type="GN", num_groups=1)
+    no_norm = dict(norm_cfg=group_norm, with_last_bn=False)
+    return {
+        "model__backbone__norm_cfg": group_norm,
+        **{f"model__neck__{k}": v for k, v in no_norm.items()},
+        **{f"model__head__predictor__{k}": v for k, v in no_norm.items()},
+    }
+
+
 def build_runner(cfg):
     """The Runner that tools/train.py would build."""
     # One name per Runner: the logger and the message hub are looked up by it.

@@ -305,3 +305,17 @@ def test_bad_width(method):
 def test_negative_k():
     with pytest.raises(ValueError, match="k=-1"):
         NeighborQueue(10, 4).search(torch.ones(1, 4), -1)
+
+
+def test_a_queue_of_less_than_four_steps_warns_once(monkeypatch):
+    messages = []
+    name = "snclr_mm.models.neighbor_queue.print_log"
+    monkeypatch.setattr(name, lambda message, **_: messages.append(message))
+    for length, warnings in ((16, 0), (15, 1)):
+        queue = NeighborQueue(length, 2)
+        for _ in range(3):
+            queue.stage(torch.randn(4, 2))
+            queue.commit()
+        assert len(messages) == warnings
+    assert "4 of the queue's 15 rows" in messages[0]
+    assert "model.head.queue.length, 16 or more" in messages[0]

@@ -1,10 +1,12 @@
 import pytest
 import torch
 from helpers.models import RESNET, VIT, D, neck, predictor, soft_head, train
-from helpers.operations import operations_beyond_mocov3
+from helpers.operations import autocast_knows_meta, operations_beyond_mocov3
+from helpers.waits import counted_waits
 from mmengine.logging import MessageHub
 from mmpretrain.registry import MODELS
 
+from snclr_mm.engine import ForeachLARS
 from snclr_mm.models import SNCLR
 
 
@@ -166,6 +168,31 @@ def test_channels_last_changes_no_number():
 def test_a_step_is_at_most_150_operations_more_than_mocov3s():
     """On meta, where waiting for the device raises. It was 293 once."""
     assert operations_beyond_mocov3() <= 150
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        soft_head(attention=dict(gamma=[1.0, 1.0, 2.0, 2.0, 2.0])),
+        soft_head(queue=dict(type="NeighborQueue", length=64, dim=D, sync=False)),
+        soft_head(type="NearestNeighborHead", num_neighbors=None),
+    ],
+    ids=["soft", "per rank", "nearest"],
+)
+def test_the_host_waits_for_one_flag_in_a_step(head):
+    head = {key: value for key, value in head.items() if value is not None}
+    model = SNCLR(backbone=RESNET, neck=neck(), head=head).to("meta")
+    optimizer = ForeachLARS(model.parameters(), lr=0.1)
+    with counted_waits() as asked, autocast_knows_meta():
+        for step in range(3):
+            views = list(torch.empty(2, 8, 3, 16, 16, device="meta"))
+            model.loss(views, None)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert len(asked) == step
+            model.head.queue.commit()
+            assert len(asked) == step + 1
+    assert model.head.ready
 
 
 def test_bad_config_and_input():

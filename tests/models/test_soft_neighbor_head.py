@@ -1,4 +1,6 @@
 import copy
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,11 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from snclr_mm.models import CrossAttentionNeck, SoftNeighborHead
+from snclr_mm.models import CrossAttentionNeck, SoftNeighborHead, neighbor_queue
+from snclr_mm.models.ops import log_denominator, top_k, topk
 
+# The package exports the function under the module's name.
+log_denominator_module = sys.modules[log_denominator.__module__]
 NAMES = ("loss", "grad_z", "grad_y1")
 
 
@@ -86,6 +91,51 @@ def test_whole_chain_equals_naive_loop(objective):
         head.log_vars["neighbor_similarity"],
         (F.normalize(y_2)[:, None] * rows[index]).sum(-1).mean(),
     )
+
+
+@pytest.mark.parametrize("objective", ["log_of_sum", "sum_of_logs"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("length", [203, 3001])  # rows count once, and several times
+def test_what_a_gpu_computes_in_half_precision(length, dtype, objective, monkeypatch):
+    """The branches of GPUs, on a CPU, several chunks, against double precision."""
+    settings = dict(
+        predictor=dict(type="IdentityPredictor"),
+        queue=dict(type="NeighborQueue", length=length, dim=64),
+        attention=dict(projection="linear"),
+        num_neighbors=30,
+        temperature=0.2,
+        objective=objective,
+    )
+    head = make_head(**settings)
+    head.queue.enqueue(torch.randn(length, 64))
+    views, keys = torch.randn(2, 2, 16, 64)
+    count_rows = log_denominator_module.count_rows
+    results = []
+    for exact in (True, False):
+        if exact:
+            judge, y = copy.deepcopy(head).double(), views.double()
+        else:
+            judge, y = head, views.clone()
+            replace = partial(monkeypatch.setattr, log_denominator_module)
+            replace("count_rows", lambda index, rows, _: count_rows(index, rows, True))
+            replace("CPU_CHUNK", 16 * 100)
+            monkeypatch.setattr(topk, "CPU_CHUNK", 2**10)
+            look = partial(top_k, look=dtype)
+            monkeypatch.setattr(neighbor_queue, "top_k", look)
+        found = []
+        judge.search_observers.append(lambda neighbors, f=found: f.append(neighbors))
+        y.requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=not exact):
+            loss = judge.loss_of_views(list(y), list(keys.to(y.dtype)))["loss"]
+        leaves = [y, *(p for p in judge.parameters() if p.requires_grad)]
+        gradients = torch.autograd.grad(loss, leaves)
+        results.append((loss, gradients, found[0].index.sort(-1)[0]))
+    (expected, gradients, index), (loss, rounded, found) = results
+    assert loss.dtype == torch.float32
+    assert torch.equal(found, index)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=0)
+    for ours, reference in zip(rounded, gradients, strict=True):
+        assert (ours - reference).norm() < 0.02 * reference.norm()
 
 
 @pytest.mark.parametrize("sync", [True, False])

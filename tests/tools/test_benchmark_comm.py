@@ -24,8 +24,13 @@ def test_two_processes_send_keys_and_indices_only(tmp_path):
     assert "| 352" in printed
 
 
-def test_a_wrong_loss_stops_it(monkeypatch):
-    wrong = [[{"loss": 0.0}]]
-    monkeypatch.setattr(benchmark_comm, "run_ranks", lambda *args: wrong)
+def test_a_wrong_loss_is_told_and_the_run_goes_on(monkeypatch, tmp_path):
+    seconds = dict(snclr_mm=[1.0], authors=[2.0])
+    wrong = dict(loss=0.0, sent=1, other=0, collectives=1, seconds=seconds)
+    monkeypatch.setattr(benchmark_comm, "run_ranks", lambda *args: [[wrong]])
+    sizes = ["-n", "8", "-K", "3", "-d", "16", "-Q", "200", "--ranks", "2", "3"]
+    out = tmp_path / "comm.json"
     with pytest.raises(SystemExit, match="one process"):
-        benchmark_comm.main(["-n", "8", "-K", "3", "-d", "16", "-Q", "200"])
+        benchmark_comm.main([*sizes, "--out", str(out)])
+    rows = json.loads(out.read_text())["results"]
+    assert [row["loss_error"] for row in rows] == [1, 1]

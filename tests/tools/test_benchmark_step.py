@@ -62,6 +62,21 @@ def test_small_step(tmp_path, capsys):
     assert soft[0] != pytest.approx(stock[0], rel=1e-3)  # neighbors are used
 
 
+def test_each_format_has_its_own_cudnn_setting():
+    for setting, last in (
+        ("channels_last", "and channels last, cudnn_benchmark"),
+        ("contiguous", "and channels last"),
+    ):
+        args = benchmark_step.parse_args(
+            [*SMALL.split(), "--neighbors=3", f"--cudnn-benchmark={setting}"]
+        )
+        steps = benchmark_step.build_steps(args)
+        *others, (name, step) = steps.items()
+        assert name == last
+        assert step.cudnn_benchmark == (setting == "channels_last")
+        assert all(s.cudnn_benchmark != step.cudnn_benchmark for _, s in others)
+
+
 def test_vit(tmp_path):
     options = ["--backbone=vit-small", "--neighbors=2"]
     out = tmp_path / "result.json"

@@ -7,7 +7,7 @@ import torch
 from helpers.command import call, load_tool, tool
 from helpers.tiny import REPOSITORY
 
-TOOL = "visualization/draw_predictions.py"
+TOOL = "draw_predictions.py"
 draw_predictions = load_tool(TOOL)
 CONFIGS = {
     "masks": "mmdetection/garment-scenes/"
@@ -37,10 +37,10 @@ def test_pictures(kind, garment_scenes, tmp_path, monkeypatch):
         monkeypatch.chdir(garment_scenes.parents[1])
         call(*command)
     sheet = cv2.imread(str(out))
-    assert sheet.shape == (2 * 256 + 6, 4 * 256 + 6, 3)
+    assert sheet.shape == (18 + 2 * 256 + 6, 4 * 256 + 6, 3)
     first = cv2.imread(str(garment_scenes / "val/00000.png"))
     first = first.repeat(2, 0).repeat(2, 1)
-    truth = sheet[:256, :256]
+    truth = sheet[18 : 18 + 256, :256]  # below the captions
     assert not np.array_equal(truth, first)  # something is drawn on it
     if kind == "masks":  # away from the boxes it is the picture
         annotations = json.loads((garment_scenes / "annotations/val.json").read_text())

@@ -39,6 +39,9 @@ def test_several_nodes(launchers):
         f"{REPOSITORY}/tools/train.py a.py --launcher pytorch --resume",
     ):
         assert part in output
+    output = launchers("dist_train.sh", "a.py", "8", **nodes, MAX_RESTARTS="3")
+    rendezvous = "--rdzv-backend=c10d --rdzv-id=1234 --rdzv-endpoint=10.0.0.1:1234"
+    assert f"--nnodes=4 {rendezvous} --max-restarts=3 --nproc_per_node=8" in output
     output = launchers("dist_test.sh", "a.py", "b.pth", "2", "--out=c d.json")
     assert "--nproc_per_node=2" in output
     assert f"{REPOSITORY}/tools/test.py a.py b.pth --launcher pytorch" in output
@@ -103,12 +106,42 @@ def test_slurm(launchers):
     output = launchers("slurm_train.sh", "part", "job", "a.py", "w", "--amp", **env)
     for part in (
         "srun -p part --job-name=job --gres=gpu:4 --ntasks=16 --ntasks-per-node=4 "
-        "--cpus-per-task=7 --kill-on-bad-exit=1 -A me",
+        "--cpus-per-task=7 --kill-on-bad-exit=1 --signal=USR1@180 -A me",
         f"-u {REPOSITORY}/tools/train.py a.py --work-dir=w --launcher=slurm --amp",
     ):
         assert part in output
     output = launchers("slurm_test.sh", "part", "job", "a.py", "b.pth")
     assert f"-u {REPOSITORY}/tools/test.py a.py b.pth --launcher=slurm" in output
+
+
+FAKE_SRUN = """#!/bin/sh
+case "$*" in
+    *--resume) echo "resumed: $*"; exit {second} ;;
+    *) touch w/stopped_at_iter_6.pth; exit 137 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("job", ["", "17"])
+def test_slurm_requeues_what_was_stopped(launchers, tmp_path, job, monkeypatch):
+    """Without a batch job in a new one, once, as the second run fails otherwise."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "srun").write_text(FAKE_SRUN.format(second=0))
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho scontrol $*")
+    scontrol.chmod(0o755)
+    if not job:
+        output = launchers("slurm_train.sh", "p", "j", "a.py", "w", SLURM_JOB_ID="")
+        assert output.count("resumed: ") == 1 and "scontrol" not in output
+        (tmp_path / "srun").write_text(FAKE_SRUN.format(second=3))
+        command = ["slurm_train.sh", "p", "j", "a.py", "w"]
+        command[0] = REPOSITORY / "tools" / command[0]
+        assert run(*command, cwd=tmp_path, fails=True).count("resumed: ") == 1
+    else:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        script = REPOSITORY / "tools/slurm_train.sh"
+        output = run(script, "p", "j", "a.py", "w", cwd=tmp_path, fails=True)
+        assert output == "scontrol requeue 17\n"
 
 
 @pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh"])

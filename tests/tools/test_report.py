@@ -92,6 +92,7 @@ def test_targets_of_the_other_benchmarks(tmp_path, text):
     for line in (
         "| whole step, K = 30 / MoCoV3 | at most 1.03x | 1.05x | **missed** |",
         "| whole step, K = 30 / K = 0 | at most 1.03x | 1.04x | **missed** |",
+        "| whole step, as shipped (and options) / MoCoV3 | at most 1.03x | 0.9x |",
         "| whole step, best options (and options) / MoCoV3 | at most 1x | 0.9x | met |",
         "| images/s of a worker core, A | at least 3x | 2.5x | **missed** |",
         "| images/s of all workers, A | at least 3x | 2.5x | **missed** |",
@@ -99,6 +100,25 @@ def test_targets_of_the_other_benchmarks(tmp_path, text):
         "| loss step, (a) authors' way / ours | at least 2.5x | | not measured |",
         "## Search, positiveness and loss\n\n**Not measured.**",
         "| and options | 0.9 | 90 | 90 – 110 |",
+    ):
+        assert line in written
+
+
+def test_targets_on_a_gpu(tmp_path, text):
+    ratios = {
+        "MoCoV3": 1, "SNCLR, K = 0": 1, "SNCLR, K = 30": 1.005, "K = 30, ForeachLARS":
+        0.99, "and channels last, cudnn_benchmark": 0.8,
+    }  # fmt: skip
+    steps = [dict(name=name, ratio=ratio) for name, ratio in ratios.items()]
+    write(tmp_path, "step", results=steps, gpu="some GPU")
+    written = text()
+    for line in (
+        "| whole step, K = 30 / K = 0 | at most 1.01x | 1x | met |",
+        "| whole step, as shipped (K = 30, ForeachLARS) / MoCoV3 | at most 1x |",
+        "| whole step, best options (and channels last, cudnn_benchmark) / MoCoV3 | "
+        "at most 0.75x | 0.8x | **missed** |",
+        "| loss step, (a) authors' way / ours | at least 20x | | not measured |",
+        "- gpu: some GPU",
     ):
         assert line in written
 
@@ -138,16 +158,19 @@ def run_suite(monkeypatch, tmp_path, *parts):
 def test_a_part_by_name_deletes_nothing(monkeypatch, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("loss_clusters.json", "notes.txt"):
+    for name in ("loss_clusters.json", "notes.txt", "report.md"):
         (out / name).write_text("{}")
+    (tmp_path / "out.tar.gz").write_text("mine")
     _, printed = run_suite(monkeypatch, tmp_path, "loss_clusters")
     assert "loss_clusters: exit 0" in printed
     assert "not measured" in printed
     assert {file.name for file in out.iterdir()} == {
         "loss_clusters.json", "loss_clusters.json.old", "loss_clusters.log",
-        "notes.txt", "report.md",
+        "notes.txt", "report.md", "report.md.old",
     }  # fmt: skip
-    assert (out / "loss_clusters.json.old").read_text() == "{}"
+    for kept in ("loss_clusters.json.old", "report.md.old", "notes.txt"):
+        assert (out / kept).read_text() == "{}"
+    assert (tmp_path / "out.tar.gz.old").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -4,21 +4,40 @@ import numpy as np
 from snclr_mm.visualization import plot_neighbors
 
 
-def test_images_and_class_colors_are_drawn(photos, tmp_path):
-    tiles = np.stack([photos[0][y : y + 64, :64] for y in range(0, 300, 50)])
+def draw(photos, path, scores, **options):
+    """Mean of each pixel's channels, blue, green and red, of the picture."""
+    tiles = [photos[0][y : y + 64, :64] for y in range(0, 300, 50)]
+    plot_neighbors(tiles[:2], [tiles[2:5], tiles[3:6]], scores, path, **options)
+    return cv2.imread(str(path)).astype(int)
+
+
+def test_frames_tell_classes_apart_where_there_are_any(photos, tmp_path):
     weight = np.full((2, 3), 1 / 3)
     counts = {}
-    for same in (True, False):
-        path = tmp_path / f"{same}.png"
-        plot_neighbors(
-            tiles[:2],
-            np.stack([tiles[2:5], tiles[3:6]]),
-            weight,
-            np.full((2, 3), same),
-            path,
-        )
-        _, green, red = cv2.imread(str(path)).astype(int).transpose(2, 0, 1)
-        counts[same] = ((green - red > 60).sum(), (red - green > 60).sum())
-    # Green frames for the same class, red ones for another.
-    assert counts[True][0] > counts[False][0] + 500
-    assert counts[False][1] > counts[True][1] + 500
+    for name in ("cat", "dog", None):
+        names = dict(query_names=["cat"] * 2, neighbor_names=[[name] * 3] * 2)
+        options = dict(names if name else {}, chance=1 / 3)
+        image = draw(photos, tmp_path / f"{name}.png", weight, **options)
+        counts[name] = [
+            (abs(image - color).max(axis=2) < 8).sum()
+            for color in ((0xB2, 0x72, 0), (0, 0x5E, 0xD5))  # blue, orange
+        ]
+    plain = counts[None]
+    assert counts["cat"][0] > plain[0] + 500 and counts["cat"][1] <= plain[1] + 50
+    # Dashed, so also the line tells them apart.
+    assert plain[1] + 300 < counts["dog"][1] < plain[1] + 0.9 * counts["cat"][0]
+    assert counts["dog"][0] <= plain[0] + 50
+
+
+def test_bars_are_as_long_as_the_scores(photos, tmp_path):
+    def dark(scores, chance):
+        image = draw(photos, tmp_path / "bars.png", scores, chance=chance)
+        return (abs(image - 64).max(axis=2) < 2).sum()  # 0.25 of white
+
+    without = dark(np.zeros((2, 3)), None)
+    half, whole = (dark(np.full((2, 3), v), None) - without for v in (0.5, 1.0))
+    assert whole > 1000 and abs(half / whole - 0.5) < 0.05
+    # Positiveness is drawn as a multiple of 1/K: the largest fills its bar.
+    weight = np.array([[0.6, 0.3, 0.1]] * 2)
+    share = (dark(weight, 1 / 3) - without) / whole
+    assert abs(share - (0.6 + 0.3 + 0.1) / 0.6 / 3) < 0.05

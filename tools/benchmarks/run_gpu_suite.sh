@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Check and time on a GPU what the tests on CPUs cannot, within 11 minutes:
+# Check and time on a GPU what the tests on CPUs cannot, within 13 minutes:
 #     tools/benchmarks/run_gpu_suite.sh [OUT [PART ...]]
-# OUT (work_dirs/benchmarks) gets JSON and a log of each part, and report.md; what an
-# earlier run of a part left there is renamed. OUT.tar.gz holds the whole of it.
-# Parts: tests loss loss_autocast loss_clusters step data, and, only where they are
-# named, comm and evaluation. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu
+# OUT (work_dirs/benchmarks) gets JSON, after every result, and a log of each part, and
+# report.md; OUT.tar.gz holds all of OUT. Files that would be overwritten are renamed.
+# Parts: tests loss loss_autocast loss_clusters step step_cudnn data, and, only where they
+# are named, comm and evaluation. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu
 # runs all parts but tests at sizes for CPUs. What fails or runs out of its time does
 # not stop the rest; the exit status tells.
 
@@ -15,10 +15,10 @@ OUT=$(realpath -m "${1:-$HERE/../../work_dirs/benchmarks}")
 cd "$HERE/../.."
 DEVICE=${DEVICE:-cuda}
 PARTS=("${@:2}")
-[ $# -gt 1 ] || PARTS=(loss loss_autocast loss_clusters step data)
+[ $# -gt 1 ] || PARTS=(loss loss_autocast loss_clusters step step_cudnn data)
 [ $# -gt 1 ] || [ "$DEVICE" = cpu ] || PARTS=(tests "${PARTS[@]}")
 for part in "${PARTS[@]}"; do
-    case " tests loss loss_autocast loss_clusters step data comm evaluation " in
+    case " tests loss loss_autocast loss_clusters step step_cudnn data comm evaluation " in
     *" $part "*) ;;
     *) echo "$part is no part: see --help." >&2 && exit 2 ;;
     esac
@@ -30,6 +30,8 @@ HALF=bfloat16
 LOSS=(-n 64 -K 10 30 -Q 16384 --rounds 3)
 STEP=(--batch 8 --image-size 32 --iterations 3 --queue-length 2048)
 DATA=(--images 8 --batch 8 --repeats 1)
+COMM=(-n 16 -K 30 -Q 4096 --ranks 2 --rounds 3)
+EVALUATION=(--train 4000 --test 4000 --width 64)
 SEVERAL=()
 if [ "$DEVICE" != cpu ]; then
     "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
@@ -37,15 +39,17 @@ if [ "$DEVICE" != cpu ]; then
         exit 2
     }
     HALF=float16 LOSS=() SEVERAL=(-K 10 30 100) STEP=(--iterations 10)
-    DATA=(--batch 256 --repeats 3 --workers "$(nproc)")
+    DATA=(--batch 256 --repeats 3 --workers "$(nproc)") COMM=() EVALUATION=()
 fi
 
 failed=0
+keep() {  # FILE...
+    local file
+    for file; do [ ! -e "$file" ] || mv --backup=numbered "$file" "$file.old"; done
+}
 run() {  # NAME SECONDS COMMAND...
-    local start=$SECONDS status file
-    for file in "$OUT/$1".{json,log}; do
-        [ ! -e "$file" ] || mv --backup=numbered "$file" "$file.old"
-    done
+    local start=$SECONDS status
+    keep "$OUT/$1".{json,log}
     timeout -k 10 "$2" "${@:3}" >"$OUT/$1.log" 2>&1
     status=$?
     echo "$1: exit $status, $((SECONDS - start)) s of $2"
@@ -64,11 +68,14 @@ for part in "${PARTS[@]}"; do
     loss_autocast) bench $part 60 "${SEVERAL[@]}" "${LOSS[@]}" --autocast $HALF ;;
     loss_clusters) bench $part 60 "${SEVERAL[@]}" "${LOSS[@]}" --features clusters ;;
     step) bench step 150 "${STEP[@]}" ;;
+    step_cudnn) bench $part 120 "${STEP[@]}" --neighbors 30 \
+        --cudnn-benchmark contiguous ;;
     data) bench data 120 "${DATA[@]}" ;;
-    comm) bench comm 300 --device cpu ;;
-    evaluation) bench evaluation 300 ;;
+    comm) bench comm 300 "${COMM[@]}" --device cpu ;;
+    evaluation) bench evaluation 300 "${EVALUATION[@]}" ;;
     esac
 done
+keep "$OUT/report.md" "$OUT.tar.gz"
 "$PYTHON" "$HERE/report.py" "$OUT" || failed=1
 tar -czf "$OUT.tar.gz" -C "$(dirname "$OUT")" "$(basename "$OUT")" && echo "$OUT.tar.gz"
 exit $failed

@@ -24,6 +24,29 @@ import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("data", help="image folder or config")
+    add("out", type=Path, help="folder for train_{1,10}percent.txt")
+    add(
+        "--lists",
+        nargs="+",
+        help="files or URLs with an image name per line; NAME.txt gives train_NAME.txt",
+    )
+    add("--percent", nargs="+", type=float, default=[1, 10])
+    add("--seed", type=int, default=0, help="of the draw")
+    text = "of the config"
+    add("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
 import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
 # isort: split
@@ -157,23 +180,11 @@ def write(path: Path, keys: list[str], labels: dict[str, int]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("data", help="image folder or config")
-    add("out", type=Path, help="folder for train_{1,10}percent.txt")
-    add(
-        "--lists",
-        nargs="+",
-        help="files or URLs with an image name per line; NAME.txt gives train_NAME.txt",
-    )
-    add("--percent", nargs="+", type=float, default=[1, 10])
-    add("--seed", type=int, default=0, help="of the draw")
-    add("--cfg-options", nargs="+", action=DictAction, help="of the config: key=value")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     try:
-        labels = read_labels(args.data, args.cfg_options)
+        pairs = (option.split("=", 1) for option in args.cfg_options)
+        options = {key: DictAction._parse_iterable(value) for key, value in pairs}
+        labels = read_labels(args.data, options)
         splits = {}
         for source in args.lists or []:
             url = source if "://" in source else Path(source).resolve().as_uri()

@@ -13,6 +13,24 @@ catalog. The same seed gives the same files.
 import argparse
 from pathlib import Path
 
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path)
+    add("--garments", default="data/fashion-mnist", type=Path)
+    add("--train", type=int, default=500)
+    add("--val", type=int, default=200)
+    add("--unlabeled", type=int, default=10000)
+    add("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
 import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
 # isort: split
@@ -170,17 +188,7 @@ def _write(picture: np.ndarray, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("root", metavar="ROOT", nargs="?", default="data/garment-scenes", type=Path)
-    add("--garments", default="data/fashion-mnist", type=Path)
-    add("--train", type=int, default=500)
-    add("--val", type=int, default=200)
-    add("--unlabeled", type=int, default=10000)
-    add("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     try:
         files = prepare(**vars(args))
     except (FileNotFoundError, ValueError) as error:

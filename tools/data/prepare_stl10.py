@@ -8,6 +8,17 @@ ROOT/unlabeled/, ROOT/train/CLASS/ and ROOT/test/CLASS/: 113,000 PNG files of 96
 import argparse
 from pathlib import Path
 
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="the unpacked folder stl10_binary")
+    parser.add_argument("root", nargs="?", default="data/stl10", type=Path)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
 import snclr_mm  # noqa: F401  (first: it makes torchvision importable)
 
 # isort: split
@@ -38,10 +49,7 @@ def prepare(source: Path, root: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="the unpacked folder stl10_binary")
-    parser.add_argument("root", nargs="?", default="data/stl10", type=Path)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     try:
         prepare(args.source, args.root)
     except RuntimeError:

@@ -18,11 +18,26 @@ from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
+PACKAGE = "deepforest==2.1.0"
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("root", metavar="ROOT", nargs="?", default="data/tree-crowns", type=Path)
+    add("--wheel", type=Path, help=f"of {PACKAGE}, where pip has none")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
 import mmcv
 import numpy as np
 from coco import CocoFile, check_empty
 
-PACKAGE = "deepforest==2.1.0"
 SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"
 PHOTOGRAPHS = {
     "2019_YELL_2_528000_4978000_image_crop2": 574,  # boxes
@@ -130,13 +145,7 @@ def boxes_in(boxes: np.ndarray, x: int, y: int) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("root", metavar="ROOT", nargs="?", default="data/tree-crowns", type=Path)
-    add("--wheel", type=Path, help=f"of {PACKAGE}, where pip has none")
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     try:
         files = prepare(args.root, args.wheel)
     except (OSError, RuntimeError, ValueError) as error:

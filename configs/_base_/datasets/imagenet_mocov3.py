@@ -7,6 +7,7 @@ data_preprocessor = dict(
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True,
+    non_blocking=True,
 )
 
 
@@ -50,6 +51,7 @@ def make_view(blur, solarize):
 
 # By name, for the configs that change one of them.
 views = [make_view(blur=1.0, solarize=0.0), make_view(blur=0.1, solarize=0.2)]
+weak_view = [views[1]["crop"], views[1]["flip"]]  # of targets that should be weak
 train_pipeline = [
     dict(type="LoadImage"),
     dict(

@@ -71,8 +71,8 @@ def usage(path: Path, architecture: Architecture) -> str:
 def _backbone_config(meta: dict) -> dict:
     """The backbone's config in the checkpoint, which is read, never run."""
     try:
-        nodes = ast.parse(meta.get("cfg") or "").body
-    except (SyntaxError, TypeError):
+        nodes = ast.parse(meta.get("config_text") or meta.get("cfg") or "").body
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         return {}
     for node in nodes:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model":

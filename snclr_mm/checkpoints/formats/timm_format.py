@@ -9,6 +9,7 @@ from snclr_mm.checkpoints.architecture import (
     ViTArchitecture,
 )
 from snclr_mm.checkpoints.names import as_arguments, classifier_format
+from snclr_mm.compat import TORCHVISION_NEEDS_US
 
 PAIRS = [
     ("patch_embed.projection", "patch_embed.proj"),
@@ -45,7 +46,9 @@ def usage(path: Path, architecture: Architecture) -> str:
         model = f'create_model("resnet{architecture.depth}", num_classes=0)'
     else:
         model = f"models.VisionTransformer({as_arguments(_settings(architecture))})"
-    return f'model = timm.{model}; timm.models.load_checkpoint(model, "{path}")'
+    first = "snclr_mm, " if TORCHVISION_NEEDS_US else ""
+    load = f'timm.models.load_checkpoint(model, "{path}")'
+    return f"import {first}timm; model = timm.{model}; {load}"
 
 
 def _settings(architecture: ViTArchitecture) -> dict[str, Any]:

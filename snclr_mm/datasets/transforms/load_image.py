@@ -3,6 +3,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 
 
+class UnreadableImageError(ValueError):
+    """An image file is missing or can't be decoded."""
+
+
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
     """LoadImageFromFile for mixed sources, with errors that name the file.
@@ -16,7 +20,7 @@ class LoadImage(LoadImageFromFile):
             always raises, because MMEngine would silently take another image.
 
     Raises:
-        ValueError: If a file is missing or can't be decoded, naming it.
+        UnreadableImageError: If a file is missing or can't be decoded, naming it.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -29,10 +33,11 @@ class LoadImage(LoadImageFromFile):
                 return super().transform(results)
             except Exception as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise ValueError(
+                raise UnreadableImageError(
                     f"The image {results['img_path']!r} can't be read ({reason}): "
                     "repair it or take it out of the dataset (config key "
-                    "dataset.data_root or ann_file of the dataloader)."
+                    "dataset.data_root or ann_file of the dataloader), or let "
+                    "ImageFolder skip such files (dataset.skip_limit)."
                 ) from error
         if results["img"].ndim == 2:
             results["img"] = mmcv.gray2bgr(results["img"])

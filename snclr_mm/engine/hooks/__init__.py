@@ -1,5 +1,16 @@
 from . import diagnostics
+from .checkpoint_check_hook import CheckpointCheckHook
 from .diagnostics import *  # noqa: F403
+from .exact_resume_hook import ExactResumeHook
 from .neighbor_queue_hook import NeighborQueueHook
+from .robust_checkpoint_hook import RobustCheckpointHook
+from .step_guard_hook import StepGuardHook
 
-__all__ = [*diagnostics.__all__, "NeighborQueueHook"]
+__all__ = [
+    *diagnostics.__all__,
+    "CheckpointCheckHook",
+    "ExactResumeHook",
+    "NeighborQueueHook",
+    "RobustCheckpointHook",
+    "StepGuardHook",
+]

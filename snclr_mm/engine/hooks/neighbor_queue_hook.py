@@ -1,13 +1,13 @@
 import torch
 from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, EMAHook, Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 
 from snclr_mm.models import NeighborHead, NeighborQueue
 
+from .step_guard_hook import StepGuardHook, wrappers
 from .utils import clean_up_after_errors, find_modules
 
 RANK_QUEUES = "neighbor_queue_ranks"
@@ -19,8 +19,8 @@ class NeighborQueueHook(Hook):
 
     After an optimizer step it commits the keys that the heads staged, so that a batch
     never finds itself; under gradient accumulation those of all the step's batches.
-    Keys of a step that the loss scaler skipped, or whose loss or features are not
-    finite on some rank, are dropped.
+    Keys of a step that :class:`StepGuardHook`, which this hook adds, or the loss scaler
+    skipped are dropped.
 
     It also owns the warm-up, in which training is plain InfoNCE, and writes the queue's
     fill and the heads' ``log_vars`` to the log. The queue is part of the model's
@@ -35,13 +35,13 @@ class NeighborQueueHook(Hook):
         min_fill (int | float): Real entries that a queue needs before it is searched:
             a number of rows, or as a float the share of its length. A head needs at
             least its K rows in any case. Defaults to 0.
-        max_skipped_steps (int): Raise after so many dropped steps in a row: the run has
+        max_skipped_steps (int): Raise after so many skipped steps in a row: the run has
             diverged. Defaults to 100.
 
     Raises:
         ValueError: If a value is negative, or before training, if the warm-up would
             never end.
-        RuntimeError: After ``max_skipped_steps`` dropped steps in a row.
+        RuntimeError: After ``max_skipped_steps`` skipped steps in a row.
     """
 
     # After EMAHook (50), which swaps the state that a checkpoint is loaded into; before
@@ -75,19 +75,17 @@ class NeighborQueueHook(Hook):
         self.max_skipped_steps = max_skipped_steps
         self._queues: dict[str, NeighborQueue] = {}
         self._heads: list[NeighborHead] = []
-        self._handles: list = []
-        self._stepped = False
-        self._valid = True
-        self._skipped = 0
         self._searching: bool | None = None
         self._rank_queues: dict[str, dict] = {}
 
     def before_run(self, runner) -> None:
         """Let :meth:`after_train` be called also where training ends by an error."""
         clean_up_after_errors(runner, self.after_train)
+        self._guard = StepGuardHook.of(runner)
+        self._guard.max_skipped_steps = self.max_skipped_steps
 
     def before_train(self, runner) -> None:
-        """Find the queues and watch the optimizers' steps."""
+        """Find the queues, and let their keys decide on a step, too."""
         model = get_ori_model(runner.model)
         self._queues = find_modules(model, NeighborQueue)
         self._heads = list(find_modules(model, NeighborHead).values())
@@ -103,11 +101,7 @@ class NeighborQueueHook(Hook):
                 )
             queue.discard()
         self._check_start(runner)
-        self._stepped, self._valid, self._skipped = False, True, 0
-        self._handles = [
-            wrapper.optimizer.register_step_post_hook(self._after_optimizer_step)
-            for wrapper in _wrappers(runner.optim_wrapper)
-        ]
+        self._guard.checks = [queue.staged_is_finite for queue in self._queues.values()]
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Decide whether the heads use neighbors in this iteration."""
@@ -118,22 +112,28 @@ class NeighborQueueHook(Hook):
         searching = all(head.ready for head in heads)
         if heads and searching != self._searching:
             self._searching = searching
+            info_nce = all(head.starts_as_info_nce for head in heads)
+            loss = "plain InfoNCE" if info_nce else "that of no neighbors"
             runner.logger.info(
-                "NeighborQueueHook: neighbors are used from now on."
+                "NeighborQueueHook: neighbors are used from now on, and add positive "
+                "pairs to the loss: that it rises here is expected."
                 if searching
-                else "NeighborQueueHook: warm-up, the loss is plain InfoNCE."
+                else f"NeighborQueueHook: warm-up, the loss is {loss}, until "
+                f"{max(head.num_neighbors for head in heads)} rows or more are filled."
             )
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Commit what was staged if the optimizer stepped, else drop it."""
-        if outputs is not None and "loss" in outputs:
-            self._valid &= bool(torch.as_tensor(outputs["loss"]).isfinite().all())
-        if any(wrapper.should_update() for wrapper in _wrappers(runner.optim_wrapper)):
-            self._finish_step(runner)
+        if any(wrapper.should_update() for wrapper in wrappers(runner.optim_wrapper)):
+            for queue in self._queues.values():
+                queue.commit(bool(self._guard.kept), agreed=True)
+            # MMEngine writes a checkpoint again after a best one: until the queues
+            # change, what was collected is theirs.
+            self._rank_queues = {}
         for name, value in self._log_vars().items():
             if outputs is None or name not in outputs:
                 runner.message_hub.update_scalar(f"train/{name}", value)
-        if self._saves_now(runner, by_epoch=False):
+        if self._guard.stopping or self._saves_now(runner, by_epoch=False):
             self._collect_rank_queues()
 
     def after_train_epoch(self, runner) -> None:
@@ -148,12 +148,9 @@ class NeighborQueueHook(Hook):
             self._collect_rank_queues()
 
     def after_train(self, runner) -> None:
-        """Stop watching the optimizers; forget what no step will follow."""
+        """Forget what no step will follow."""
         for queue in self._queues.values():
             queue.discard()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the queues of all ranks where each rank has its own.
@@ -183,36 +180,6 @@ class NeighborQueueHook(Hook):
                 )
             for key, values in state.items():
                 checkpoint["state_dict"][f"{name}.{key}"] = values[get_rank() % saved]
-
-    def _after_optimizer_step(self, optimizer, args, kwargs) -> None:
-        # Fused optimizers are called even for a step that they then skip.
-        found_inf = getattr(optimizer, "found_inf", None)
-        self._stepped |= found_inf is None or not bool(found_inf)
-
-    def _finish_step(self, runner) -> None:
-        valid = self._valid and self._stepped
-        # A list: each queue must take part in its collective, whatever came before.
-        kept = all([queue.commit(valid) for queue in self._queues.values()])
-        # MMEngine writes a checkpoint again after a best one: until the queues change,
-        # what was collected is theirs.
-        self._rank_queues = {}
-        self._stepped, self._valid = False, True
-        if kept or not self._queues:
-            self._skipped = 0
-            return
-        self._skipped += 1
-        runner.logger.warning(
-            f"NeighborQueueHook: step {runner.iter + 1} was skipped by the loss scaler "
-            "(optim_wrapper.loss_scale) or is not finite: its features are dropped "
-            f"({self._skipped} of at most {self.max_skipped_steps} in a row)."
-        )
-        if self._skipped >= self.max_skipped_steps:
-            raise RuntimeError(
-                f"{self._skipped} steps in a row were skipped or not finite: the run "
-                "has diverged. Lower optim_wrapper.optimizer.lr or change precision "
-                "(optim_wrapper.type) and resume from the last good checkpoint (limit: "
-                "NeighborQueueHook.max_skipped_steps in custom_hooks)."
-            )
 
     def _check_start(self, runner) -> None:
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
@@ -277,9 +244,3 @@ def _is_due(hook: CheckpointHook, runner) -> bool:
     return hook.every_n_train_iters(runner, hook.interval, hook.save_begin) or (
         hook.save_last and hook.is_last_train_iter(runner)
     )
-
-
-def _wrappers(optim_wrapper) -> list:
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return list(optim_wrapper.values())
-    return [optim_wrapper]

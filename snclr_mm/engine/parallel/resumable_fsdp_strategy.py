@@ -1,3 +1,5 @@
+from functools import partial
+
 from mmengine._strategy import FSDPStrategy
 from mmengine.model import BaseAveragedModel
 from mmengine.registry import STRATEGIES
@@ -10,7 +12,10 @@ class ResumableFSDPStrategy(FSDPStrategy):
     """MMEngine's FSDPStrategy for models with a momentum branch, and with resume.
 
     A momentum branch is updated during the forward pass. What is not sharded at that
-    time would be updated in vain, so such settings are refused.
+    time would be updated in vain, and what FSDP has already gathered is stale, so such
+    settings are refused. On GPUs FSDP gathers on a stream of its own, which by itself
+    waits for the compute stream only where the model's forward pass begins: here it
+    waits once more, after the update.
 
     MMEngine (0.10) hands the optimizer's state to FSDP in the order of arguments that
     torch 2.0 had, and resuming with newer ones ends in ``TypeError: unhashable type``.
@@ -37,9 +42,7 @@ class ResumableFSDPStrategy(FSDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> FullyShardedDataParallel:
         model = super()._wrap_model(model)
-        averages = [
-            m.module for m in model.modules() if isinstance(m, BaseAveragedModel)
-        ]
+        averages = [m for m in model.modules() if isinstance(m, BaseAveragedModel)]
         if not averages or model.sharding_strategy == ShardingStrategy.NO_SHARD:
             return model
         if model.sharding_strategy not in RESHARDING:
@@ -49,6 +52,11 @@ class ResumableFSDPStrategy(FSDPStrategy):
                 "forward pass, so the momentum branch would not be updated: use one of "
                 f"{[kind.name for kind in RESHARDING]}."
             )
+        if model.forward_prefetch:
+            raise ValueError(
+                "strategy.model_wrapper.forward_prefetch=True gathers the momentum "
+                "branch before it is updated: leave it False."
+            )
         in_units = {
             parameter
             for unit in FullyShardedDataParallel.fsdp_modules(model)
@@ -56,7 +64,8 @@ class ResumableFSDPStrategy(FSDPStrategy):
             for parameter in unit.parameters()
         }
         for average in averages:
-            for name, parameter in average.named_parameters():
+            average.register_forward_pre_hook(partial(_gather_after_update, model))
+            for name, parameter in average.module.named_parameters():
                 if parameter not in in_units:
                     raise ValueError(
                         f"{name} of the momentum branch is in FSDP's root unit, where "
@@ -66,6 +75,13 @@ class ResumableFSDPStrategy(FSDPStrategy):
                         "MMPretrain's backbones and NonLinearNeck."
                     )
         return model
+
+
+def _gather_after_update(root: FullyShardedDataParallel, *_) -> None:
+    """Let what FSDP gathers from now on wait for what was computed up to now."""
+    computed = root._device_handle.current_stream()
+    for stream in (root._unshard_stream, root._pre_unshard_stream):
+        stream.wait_stream(computed)
 
 
 RESHARDING = (ShardingStrategy.FULL_SHARD, ShardingStrategy.HYBRID_SHARD)

@@ -1,9 +1,10 @@
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.runner import TestLoop, ValLoop, autocast
 from mmpretrain.registry import LOOPS
+from mmpretrain.utils import get_ori_model
 from torch import Tensor
 
 from snclr_mm.evaluation.features import (
@@ -71,7 +72,13 @@ class _KNNLoop:
         self.runner.call_hook(f"after_{self.stage}_iter", **batch, outputs=outputs)
 
     def _build_bank(self) -> None:
-        """Extract this rank's share of the bank; it is never gathered."""
+        """Extract this rank's share of the bank; it is never gathered.
+
+        BatchNorm's running statistics may differ between the ranks, as where SyncBN is
+        not used. All take rank 0's, which are those of the checkpoint.
+        """
+        for buffer in get_ori_model(self.runner.model).backbone.buffers():
+            broadcast(buffer)
         self.runner.logger.info(
             f"kNN: extracting {len(self.bank_dataloader.dataset)} bank features."
         )

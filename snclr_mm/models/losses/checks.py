@@ -20,6 +20,13 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}={value} must be a finite number above 0.")
 
 
+def check_share(key: str, value: float | str, *words: str) -> None:
+    """Raise ValueError unless ``value`` of model.head is in [0, 1], or a word."""
+    if value not in words and (isinstance(value, str) or not 0 <= value <= 1):
+        allowed = " or ".join(["between 0 and 1", *map(repr, words)])
+        raise ValueError(f"model.head.{key}={value!r} must be {allowed}.")
+
+
 def check_query_and_key(query: Tensor, key: Tensor, dims: int = 3) -> None:
     """Raise ValueError unless queries [..., m, d] are views of keys [..., n, d].
 

@@ -14,7 +14,7 @@ def log_denominator(
     query: Tensor,
     keys: Tensor,
     rows: Tensor,
-    index: Tensor,
+    index: Tensor | None,
     temperature: float,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
@@ -30,8 +30,8 @@ def log_denominator(
         query (Tensor): z, [m, d]; gradient flows through it.
         keys (Tensor): [N, d], taken as constant.
         rows (Tensor): [R, d], taken as constant.
-        index (Tensor): Which rows count, integer, of any shape; a row that is named
-            several times counts so often.
+        index (Tensor, optional): Which rows count, integer, of any shape; a row that
+            is named several times counts so often. None: each row counts once.
         temperature (float): τ > 0.
         dtype (torch.dtype, optional): Of the products with ``rows``; sums and
             exponentials keep the query's. Defaults to the query's.
@@ -39,9 +39,10 @@ def log_denominator(
     Returns:
         Tensor: [m], of the query's dtype.
     """
-    distinct, log_count = count_rows(index, rows, rows.device.type != "cpu")
+    on_cpu = rows.device.type == "cpu"
+    named = (None, None) if index is None else count_rows(index, rows, not on_cpu)
     return _LogDenominator.apply(
-        query, keys, rows, distinct, log_count, temperature, dtype or query.dtype
+        query, keys, rows, *named, temperature, dtype or query.dtype
     )
 
 

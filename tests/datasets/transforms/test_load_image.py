@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers.huge_image import write_huge_image
 
 from snclr_mm.datasets import LoadImage
 
@@ -33,3 +34,11 @@ def test_unreadable_images_are_named(tmp_path, content):
         ValueError, match=rf"'{path}' can't be read.*dataset\.data_root"
     ):
         LoadImage()({"img_path": str(path)})
+
+
+def test_small_files_of_huge_images_are_refused(tmp_path):
+    path = tmp_path / "huge.png"
+    write_huge_image(path)
+    assert path.stat().st_size < 120_000
+    with pytest.raises(ValueError, match=rf"'{path}' can't be read.*exceeds limit"):
+        LoadImage(imdecode_backend="pillow")({"img_path": str(path)})

@@ -2,6 +2,7 @@
 
 import os
 from copy import deepcopy
+from unittest import mock
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
+from torch.distributed.fsdp._common_utils import HandleTrainingState
+from torch.distributed.fsdp._flat_param import FlatParamHandle
 
 from snclr_mm.models import NeighborQueue
+from snclr_mm.models.cosine_ema import ForeachCosineEMA
 
 FSDP = REPOSITORY / "configs/_base_/variants/fsdp.py"
 VIT = dict(
@@ -63,7 +67,7 @@ def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
         cfg.runner_type, cfg.strategy = variant.runner_type, deepcopy(variant.strategy)
         cfg.strategy.model_wrapper.update(wrapper)
     runner = build_runner(cfg)
-    runner.train()
+    gathers = train_recording_gathers(runner)
     # Rank 0 may still be writing.
     torch.distributed.barrier()
     losses = next(hook for hook in runner.hooks if isinstance(hook, Losses)).values
@@ -72,7 +76,37 @@ def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
         sum(p.numel() for p in module.parameters())
         for module in (runner.model.module.backbone, runner.model.module.neck)
     ]
-    return losses, queue.features, len(queue), sizes
+    return losses, queue.features, len(queue), sizes, gathers
+
+
+def train_recording_gathers(runner):
+    """For each forward gather of a momentum unit: has its stream waited for the update?
+
+    On CPUs streams do nothing, but FSDP asks as much of them as of a GPU's.
+    """
+    averaged, events, waited = set(), [], []
+    update, gather = ForeachCosineEMA.update_parameters, FlatParamHandle.unshard
+
+    def updated(average, model):
+        update(average, model)
+        averaged.update(average.modules())
+        events.append("update")
+
+    def gathered(handle):
+        forward = handle._training_state == HandleTrainingState.FORWARD
+        if forward and handle._fully_sharded_module in averaged:
+            last = len(events) - 1 - events[::-1].index("update")
+            waited.append(torch.cpu.current_stream() in events[last:])
+        gather(handle)
+
+    replace = mock.patch.object
+    with (
+        replace(torch.cpu.Stream, "wait_stream", lambda self, _: events.append(self)),
+        replace(ForeachCosineEMA, "update_parameters", updated),
+        replace(FlatParamHandle, "unshard", gathered),
+    ):
+        runner.train()
+    return waited
 
 
 def load(work_dir, epoch=2):
@@ -107,6 +141,9 @@ def test_equals_ddp_and_resumes(digits_root, tmp_path, accumulate):
         close(fsdp[1], ddp[1])
         close(resumed[0], ddp[0][4:])
         close(resumed[1], ddp[1])
+        # Two views of 8 steps; the layers are units, and so are backbone and neck.
+        assert len(fsdp[4]) == 2 * 8 * 4
+        assert all(fsdp[4]) and all(resumed[4])
     # Each rank holds its part of the parameters.
     whole = results["ddp"][0][3]
     parts = [result[3] for result in results["fsdp"]]
@@ -135,6 +172,7 @@ def train_in_vain(rank, *args):
     for wrapper in (
         dict(sharding_strategy="SHARD_GRAD_OP"),
         dict(auto_wrap_policy=None),
+        dict(forward_prefetch=True),
     ):
         with pytest.raises(ValueError) as caught:
             train(rank, *args, **wrapper)
@@ -144,10 +182,11 @@ def train_in_vain(rank, *args):
 
 def test_settings_without_a_momentum_update_are_refused(digits_root, tmp_path):
     results = run_on_ranks(2, train_in_vain, 2, digits_root, tmp_path, {}, True)
-    for sharding, policy in results:
+    for sharding, policy, prefetch in results:
         assert "SHARD_GRAD_OP keeps" in sharding
         assert "use one of ['FULL_SHARD', 'HYBRID_SHARD']" in sharding
         assert "0.cls_token of the momentum branch is in FSDP's root unit" in policy
+        assert "gathers the momentum branch before it is updated" in prefetch
 
 
 def test_one_process_needs_no_fsdp(digits_root, tmp_path):

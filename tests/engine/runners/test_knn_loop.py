@@ -188,3 +188,19 @@ def test_unlabeled_validation_data(digits_root, image_folder, tmp_path):
         ValueError, match="val_dataloader.*without labels.*--no-validate"
     ):
         build_runner(cfg).val()
+
+
+def accuracy_of_other_statistics(rank, data_root, work_dir):
+    """Rank 0 has the network's statistics, the others have spoilt ones."""
+    runner = rank_runner(rank, 2, data_root, work_dir)
+    for name, buffer in runner.model.module.backbone.named_buffers():
+        if rank and name.endswith("running_mean"):
+            buffer += torch.randn(buffer.shape) * 10
+    return runner.val()["knn/top1"]
+
+
+def test_all_ranks_evaluate_the_network_of_the_checkpoint(digits_root, tmp_path):
+    """Without SyncBN each rank has statistics of its own; rank 0's are saved."""
+    ((expected, _),) = run_on_ranks(1, evaluate_rank, digits_root, tmp_path, 1)
+    found = run_on_ranks(2, accuracy_of_other_statistics, digits_root, tmp_path)
+    assert found == [expected[0][0]] * 2

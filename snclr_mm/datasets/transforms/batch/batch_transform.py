@@ -5,6 +5,8 @@ from mmcv.transforms import BaseTransform, RandomApply
 from mmpretrain.registry import BATCH_AUGMENTS
 from torch import Tensor
 
+from snclr_mm.hardware import to_device
+
 
 class BatchTransform(ABC):
     """A transform of MMCV's or MMPretrain's pipelines for a batch on its device.
@@ -100,13 +102,6 @@ def build_transforms(transforms: list[dict], key: str) -> list[BatchTransform]:
                 f"{', '.join(known)}, or leave it in train_dataloader.dataset.pipeline."
             )
     return [BATCH_AUGMENTS.build(cfg) for cfg in transforms]
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a small tensor from the CPU; the host does not wait for a GPU."""
-    if device.type == "cuda":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -3,7 +3,9 @@ from mmpretrain.datasets.transforms import ColorJitter
 from mmpretrain.registry import BATCH_AUGMENTS
 from torch import Tensor
 
-from .batch_transform import BatchTransform, to_device
+from snclr_mm.hardware import to_device
+
+from .batch_transform import BatchTransform
 
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")
 GRAY_BGR = (7471 / 65536, 38470 / 65536, 19595 / 65536)  # Pillow's, in fixed point

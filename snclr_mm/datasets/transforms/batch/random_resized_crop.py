@@ -6,7 +6,9 @@ from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmpretrain.registry import BATCH_AUGMENTS
 from torch import Tensor
 
-from .batch_transform import BatchTransform, resample, to_device
+from snclr_mm.hardware import to_device
+
+from .batch_transform import BatchTransform, resample
 
 
 @BATCH_AUGMENTS.register_module(name="RandomResizedCrop")

@@ -119,7 +119,7 @@ class QueueLabels:
         # With sync=False the labels of every rank's queue, as rank 0 alone saves them.
         ranks = 1 if queue.sync else get_world_size()
         self.rows = torch.full((ranks, queue.length), -1)
-        self.count = int(queue.count)
+        self.count = queue.num_written
         self._pending: list[Tensor] = []
 
     def of(self, index: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class QueueLabels:
         if self.queue.num_staged > 0:
             return  # gradient accumulation: not decided yet
         pending, self._pending = self._pending, []
-        enqueued = int(self.queue.count) - self.count
+        enqueued = self.queue.num_written - self.count
         if enqueued:
             self._write(pending, enqueued)
 

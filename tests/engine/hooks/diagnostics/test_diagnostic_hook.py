@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.amp import OVERFLOWS_ONCE, on_each_device
 from helpers.diagnostics import (
     DIAGNOSTICS,
     comparable,
@@ -339,15 +340,16 @@ def test_bad_interval(name, interval):
         getattr(engine, name)(interval=interval)
 
 
-@pytest.mark.gpu
-def test_amp_on_a_gpu(digits_root, tmp_path):
+@on_each_device
+def test_float16_with_a_loss_scaler(digits_root, tmp_path, wrapper):
     runner = train(
         digits_root,
         tmp_path,
         EVERY_STEP,
         recorder=False,
-        optim_wrapper__type="AmpOptimWrapper",
-        optim_wrapper__loss_scale="dynamic",
+        optim_wrapper__type=wrapper,
+        optim_wrapper__loss_scale=OVERFLOWS_ONCE,
     )
     for name in COLLAPSE | LABELED | NEIGHBORS:
-        assert np.isfinite(scalar(runner, name)).all()
+        values = scalar(runner, name)
+        assert len(values) >= 5 and np.isfinite(values).all(), name

@@ -65,16 +65,35 @@ def test_equals_brute_force(watched, scenario):
     assert queue.count == 32 * (12 if scenario == "accumulates" else 8)
 
 
-def test_nearest_neighbor_head(digits_root, tmp_path):
-    head = tiny_config(digits_root, tmp_path).model.head
-    kept = {name: head[name].to_dict() for name in ("predictor", "queue")}
+@pytest.mark.parametrize(
+    "head, k",
+    [
+        (dict(type="NearestNeighborHead"), 1),
+        (dict(type="MeanShiftHead", num_neighbors=3), 3),
+        (dict(type="RelationalHead", num_neighbors=2), 2),
+        (dict(type="NeighborKeys", head=dict(type="CosineSimilarityLoss")), 1),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else "",
+)
+def test_heads_of_other_methods(digits_root, tmp_path, head, k):
+    tiny = tiny_config(digits_root, tmp_path).model.head
+    parts = ("queue",) if head["type"] == "NeighborKeys" else ("predictor", "queue")
+    kept = {name: tiny[name].to_dict() for name in parts}
     runner = train(
         digits_root,
         tmp_path,
-        [dict(type="NeighborPurityHook", interval=1)],
-        model__head=dict(_delete_=True, type="NearestNeighborHead", **kept),
+        [dict(type=f"Neighbor{kind}Hook", interval=1) for kind in ("Purity", "Age")],
+        model__head=dict(_delete_=True, **head, **kept),
     )
-    assert check(runner)[-1][1] == 2 * 16  # K = 1
+    assert check(runner)[-1][1] == 2 * 16 * k
+    assert len(scalar(runner, "neighbor_age")) == 7  # but the first, of no neighbors
+    similarity = runner.message_hub.get_scalar("train/neighbor_similarity").current()
+    assert -1 <= similarity <= 1
+    (log,) = tmp_path.glob("*/*.log")
+    warm_up = (
+        "plain InfoNCE" if model_of(runner).head.starts_as_info_nce else "that of no"
+    )
+    assert f"warm-up, the loss is {warm_up}" in log.read_text()
 
 
 @pytest.mark.parametrize("scenario", ["shared", "own"])
@@ -205,3 +224,12 @@ def test_labels_of_another_queue_are_not_loaded():
     labels.load_state_dict(state)
     assert labels.rows.tolist() == [list(range(10))]
     assert labels.state_dict() == {"rows": labels.rows, "count": 4}
+
+
+def test_following_the_queue_does_not_wait_for_the_device():
+    queue = NeighborQueue(8, 2)
+    labels = QueueLabels(queue)
+    queue.enqueue(torch.randn(3, 2))
+    queue.count = queue.count.to("meta")  # to read it raises
+    labels.follow(torch.tensor([4, 5, 6]))
+    assert labels.rows[0].tolist() == [4, 5, 6] + 5 * [-1]

@@ -8,19 +8,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import mmcv
-import numpy as np
-import torch
-from mmengine.dataset import pseudo_collate
-from mmengine.runner import Runner
-
-from snclr_mm.cli import (
-    add_common_arguments,
-    build_runner,
-    check_data_roots,
-    load_config,
-    set_dataloader_defaults,
-)
+from options import add_common_arguments
 
 GAP = 6  # between pictures, pixels
 
@@ -43,6 +31,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) < 1:
             parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
     return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+
+from snclr_mm.cli import (
+    build_runner,
+    check_data_roots,
+    load_config,
+    set_dataloader_defaults,
+)
 
 
 def draw(runner: Runner, args: argparse.Namespace) -> list[np.ndarray]:
@@ -101,6 +107,18 @@ def tile(pictures: list[np.ndarray], columns: int) -> np.ndarray:
     return np.vstack([np.hstack(row) for row in rows])[:-GAP, :-GAP]
 
 
+def add_captions(picture: np.ndarray, columns: int) -> np.ndarray:
+    """Say above each column of pairs which half is the truth."""
+    strip = np.full((18, *picture.shape[1:]), 255, np.uint8)
+    half = (picture.shape[1] + GAP - columns * GAP) / columns / 2
+    for column in range(columns):
+        for side, text in enumerate(("truth", "prediction")):
+            x = round(column * (2 * half + GAP) + side * half) + 2
+            font = (cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+            cv2.putText(strip, text, (x, 13), *font)
+    return np.vstack([strip, picture])
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args)
@@ -117,7 +135,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"{args.checkpoint} is not a checkpoint of {args.config}: {error}"
             ) from None
         pictures = draw(runner, args)
-    mmcv.imwrite(tile(pictures, args.columns), str(args.out))
+    columns = min(args.columns, len(pictures))
+    picture = add_captions(tile(pictures, columns), columns)
+    mmcv.imwrite(picture, str(args.out))
     print(args.out)
 
 

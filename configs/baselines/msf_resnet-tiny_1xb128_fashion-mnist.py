@@ -1,0 +1,19 @@
+# MSF, mean shift: a query moves to its key, of a weak view, and the key's neighbors;
+# else as the SNCLR config.
+_base_ = "../snclr_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}.py"
+
+work_dir = "work_dirs/msf_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].num_views = [1, 1]
+train_pipeline[1].transforms = [_base_.view_pipeline, _base_.weak_view]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+model = dict(
+    one_directional=True,
+    head=dict(
+        _delete_=True,
+        type="MeanShiftHead",
+        predictor={{_base_.model.head.predictor}},
+        queue={{_base_.model.head.queue}},
+        num_neighbors=4,  # and the key: 5, as its authors count
+    ),
+)

@@ -1,0 +1,14 @@
+# SCE: half InfoNCE, half ReSSL; else as the MSF config.
+_base_ = "msf_resnet-tiny_1xb128_fashion-mnist.py"
+
+work_dir = "work_dirs/sce_resnet-tiny_1xb128_{{$DATASET:fashion-mnist}}"
+model = dict(
+    head=dict(
+        _delete_=True,
+        type="RelationalHead",
+        queue={{_base_.model.head.queue}},
+        temperature=0.1,
+        target_temperature=0.05,
+        own_weight=0.5,
+    ),
+)

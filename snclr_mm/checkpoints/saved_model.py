@@ -1,0 +1,104 @@
+"""The model of a checkpoint that tools/train.py wrote, without its config file."""
+
+import ast
+import os
+from typing import Any
+from unittest.mock import patch
+
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
+from mmpretrain.registry import MODELS, TRANSFORMS
+from torch import nn
+
+from snclr_mm.cli import find_test_pipeline, load_checkpoints_safely, read_config
+
+#: Parts of a config that say what a model is, and how images are prepared for it.
+PARTS = ("model", "data_preprocessor", "train_dataloader", "val_dataloader")
+PARTS += ("test_dataloader",)
+
+#: Keys that say how training starts, or where MMEngine looks a type up.
+UNUSED = ("init_cfg", "pretrained", "_scope_")
+
+
+def load_model(
+    checkpoint: str, config: str | None = None, trust: bool = False
+) -> tuple[nn.Module, Config]:
+    """Build the model of a training checkpoint, with its weights, in eval mode.
+
+    Args:
+        checkpoint (str): A file of tools/train.py, or its URL.
+        config (str, optional): The config's file. Defaults to None, which takes the
+            config's text in the checkpoint: it is read as data and not executed, and
+            may name registered components only.
+        trust (bool): As for :func:`load_checkpoints_safely`. Defaults to False.
+
+    Returns:
+        tuple[nn.Module, Config]: The model, on the CPU, and its config.
+
+    Raises:
+        ValueError: If the checkpoint holds no config that can be read as data.
+        UnpicklingError: If it holds more than tensors and plain data.
+    """
+    with patch.dict(os.environ):  # Other code of the process may load as before.
+        load_checkpoints_safely(trust)
+        saved = CheckpointLoader.load_checkpoint(
+            str(checkpoint), map_location="cpu", logger="silent"
+        )
+    cfg = read_config(config) if config else _saved_config(saved, str(checkpoint))
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.load_state_dict(saved["state_dict"])
+    return model.eval(), cfg
+
+
+def _saved_config(saved: dict, path: str) -> Config:
+    meta = saved.get("meta") or {}
+    text = meta.get("config_text") or meta.get("cfg")
+    try:
+        statements = {
+            statement.targets[0].id: statement.value
+            for statement in ast.parse(text).body
+            if isinstance(statement, ast.Assign)
+        }
+        cfg = Config(
+            {key: _literal(statements[key]) for key in PARTS if key in statements}
+        )
+        _check_types([cfg.model, cfg.get("data_preprocessor")])
+        _check_types(find_test_pipeline(cfg))
+        return cfg
+    except (TypeError, ValueError, KeyError, SyntaxError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no config that can be read as data ({error}): give the file "
+            "of its config as well."
+        ) from None
+
+
+def _literal(node: ast.AST) -> Any:
+    """A constant, or a container of them; ``dict(...)`` is the only call."""
+    if isinstance(node, ast.Call):
+        if getattr(node.func, "id", None) != "dict" or node.args:
+            raise ValueError(f"line {node.lineno} is not plain data")
+        pairs = {pair.arg: _literal(pair.value) for pair in node.keywords}
+        return {key: value for key, value in pairs.items() if key not in UNUSED}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {_literal(key): _literal(value) for key, value in pairs}
+    if isinstance(node, ast.List | ast.Tuple):
+        kind = list if isinstance(node, ast.List) else tuple
+        return kind(_literal(item) for item in node.elts)
+    return ast.literal_eval(node)
+
+
+def _check_types(node: Any) -> None:
+    """MMEngine would import whatever else a type names."""
+    if isinstance(node, dict):
+        known = (MODELS, MODELS.parent, TRANSFORMS, TRANSFORMS.parent)
+        for key, value in node.items():
+            if key == "type" and not any(value in r.module_dict for r in known):
+                raise ValueError(f"type={value!r} is not a registered component")
+            _check_types(value)
+    for value in node if isinstance(node, list | tuple) else ():
+        _check_types(value)

@@ -1,0 +1,102 @@
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.dataset import Compose, default_collate
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from snclr_mm.datasets import ImageFolder
+
+from .features import batch_features, check_finite
+
+
+class PreparedImages(Dataset):
+    """Images as a config's test pipeline prepares them.
+
+    Args:
+        images (Sequence): Paths; or RGB images, [H, W, 3], uint8, of NumPy or Pillow.
+        cfg (Config): Of the model.
+    """
+
+    def __init__(self, images: Sequence[Any], cfg: Config) -> None:
+        from snclr_mm.cli import find_test_pipeline
+
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            self.pipeline = Compose(find_test_pipeline(cfg))
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        if isinstance(image, str | os.PathLike):
+            return self.pipeline({"img_path": os.fspath(image)})
+        if hasattr(image, "convert"):
+            image = image.convert("RGB")
+        bgr = np.asarray(image)[..., ::-1]
+        return self.pipeline({"img": np.ascontiguousarray(bgr)})
+
+    def batches(self, batch_size: int) -> DataLoader:
+        """In order; read by other processes where there are many."""
+        workers = min(8, len(os.sched_getaffinity(0)))
+        return DataLoader(
+            self,
+            batch_size,
+            num_workers=workers if len(self) > 4 * batch_size else 0,
+            collate_fn=default_collate,
+        )
+
+
+def list_images(folder: str) -> list[str]:
+    """Paths of the images below a folder that can be read, in order."""
+    dataset = ImageFolder(data_root=str(folder), pipeline=[], skip_limit=1.0)
+    return [dataset.get_data_info(row)["img_path"] for row in range(len(dataset))]
+
+
+@torch.no_grad()
+def embed(
+    images: str | os.PathLike | Sequence[Any],
+    checkpoint: str,
+    config: str | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    trust: bool = False,
+) -> Tensor:
+    """Features of images: of the backbone, pooled, of length 1.
+
+    Args:
+        images (str | PathLike | Sequence): A folder, of which the images are those of
+            :func:`list_images`; or paths; or RGB images, [H, W, 3], uint8, of NumPy or
+            Pillow, of any size.
+        checkpoint (str): A file that tools/train.py wrote.
+        config (str, optional): File of its config. Defaults to None: as the checkpoint
+            tells, see :func:`load_model`.
+        batch_size (int): Defaults to 64.
+        device (str, optional): Defaults to a GPU if there is one.
+        trust (bool): As for :func:`load_model`. Defaults to False.
+
+    Returns:
+        Tensor: [n, C], float32, on the CPU, one row per image, in order.
+
+    Raises:
+        UnreadableImageError: If one of the given paths is no image.
+        ValueError: If a feature is not finite, or as :func:`load_model` says.
+    """
+    from snclr_mm.checkpoints.saved_model import load_model
+
+    if isinstance(images, str | os.PathLike):
+        images = list_images(images)
+    model, cfg = load_model(checkpoint, config, trust)
+    model.to(device or get_device())
+    batches = PreparedImages(images, cfg).batches(batch_size)
+    features = torch.cat([batch_features(model, batch)[0].cpu() for batch in batches])
+    check_finite(features, str(checkpoint))
+    return F.normalize(features, dim=1)

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import mmpretrain
+import pytest
+from helpers.tiny import CONFIG, REPOSITORY
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+
+from snclr_mm.cli import find_test_pipeline, fit_to_images, set_image_folders
+
+STOCK = Path(mmpretrain.__file__).parent / ".mim/configs"
+CONFIGS = [
+    CONFIG,
+    REPOSITORY / "configs/snclr_r50_8xb256.py",
+    REPOSITORY / "configs/small_images/snclr_r18_1xb256-gpu-aug-200e_small-images.py",
+    STOCK / "byol/byol_resnet50_16xb256-coslr-200e_in1k.py",
+    STOCK / "mocov3/mocov3_resnet50_8xb512-amp-coslr-100e_in1k.py",
+]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_reads_a_folder(path, image_folder, monkeypatch):
+    monkeypatch.chdir(image_folder.parent)
+    cfg = Config.fromfile(path)
+    cfg.train_dataloader.dataset.pop("cache_dir", None)
+    set_image_folders(cfg, image_folder.name)
+    fit_to_images(cfg)
+    assert cfg.val_cfg is None
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        dataset = DATASETS.build(loader.dataset)
+        assert dataset.data_root == str(image_folder)
+        assert len(dataset) == 48
+        views = dataset[0]["inputs"]
+        assert len(views) in (2, 3) and views[0].shape[-1] > 20
+    assert cfg.train_dataloader.batch_size <= 48
+
+
+def test_labeled_folders_are_evaluated_on(image_folder):
+    cfg = Config.fromfile(CONFIGS[3])
+    root = str(image_folder)
+    set_image_folders(cfg, root, root)
+    fit_to_images(cfg)
+    bank = DATASETS.build(cfg.val_cfg.bank_dataloader.dataset)
+    assert bank.CLASSES == ("china", "flower")
+    assert cfg.val_cfg.type == "KNNValLoop" and cfg.test_cfg.type == "KNNTestLoop"
+    assert cfg.val_dataloader.dataset.data_root == root
+
+
+def test_bad_folders(image_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(CONFIG)
+    with pytest.raises(FileNotFoundError, match="--data-root 'no' and --val-data-roo"):
+        set_image_folders(cfg, "no", "none")
+    (tmp_path / "other/cats").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"sub-folders.*cats, china, flower are in"):
+        set_image_folders(cfg, str(image_folder), "other")
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(ValueError, match="--data train=DIR test=DIR"):
+        set_image_folders(cfg, str(tmp_path / "flat"), "flat")
+    with pytest.raises(ValueError, match="is for configs that pretrain"):
+        set_image_folders(Config(dict(default_scope="mmdet")), str(image_folder))
+    with pytest.raises(ValueError, match="no RandomResizedCrop"):
+        find_test_pipeline(Config(dict(train_dataloader=dict(dataset=dict()))))
+
+
+def test_fewer_images_than_a_batch(image_folder, monkeypatch):
+    cfg = Config.fromfile(CONFIG)
+    set_image_folders(cfg, str(image_folder))
+    cfg.launcher = "pytorch"
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    notes = fit_to_images(cfg)
+    assert cfg.train_dataloader.batch_size == 16
+    assert cfg.auto_scale_lr.enable
+    assert (cfg.model.head.queue.length, cfg.model.head.num_neighbors) == (48, 6)
+    assert [note.split(": ")[0] for note in notes] == [
+        "train_dataloader.batch_size 128 -> 16",
+        "model.head.queue.length 4096 -> 48",
+        "model.head.num_neighbors 30 -> 6",
+    ]
+    assert fit_to_images(cfg) == []
+    other = Config.fromfile(CONFIG)
+    assert fit_to_images(other) == []  # only what was asked for
+    assert other.train_dataloader.batch_size == 128

@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Draw some of your own photos with the neighbors that a checkpoint finds for them.
+
+Needs no labels. Of a network with soft neighbors a bar shows how much each neighbor
+counts in the loss, else how similar it is. Where all photos are in sub-folders, as for
+tools/evaluate.py, --classes takes those as classes.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("checkpoint", help="file that tools/train.py wrote")
+    add("--data-root", metavar="DIR", required=True, help="folder of photos")
+    add("--out", type=Path, help="PNG to write (default: neighbors.png beside it)")
+    add("--config", help="the checkpoint's config (default: as the checkpoint tells)")
+    add("--queries", type=int, default=8, help="photos to draw (default: 8)")
+    add("--neighbors", type=int, default=8, help="of each photo (default: 8)")
+    add("--images", type=int, default=10000, help="at most (default: 10000)")
+    add("--classes", action="store_true", help="sub-folders of DIR are classes")
+    add("--device", help="default: a GPU if there is one")
+    add("--trust-checkpoint", action="store_true", help="as in tools/train.py")
+    args = parser.parse_args(argv)
+    for name in ("queries", "neighbors", "images"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)}: must be at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    parse_args()  # --help needs none of the libraries below
+
+import numpy as np
+import torch
+from mmengine.dataset import default_collate
+from mmengine.device import get_device
+from rich.progress import track
+
+from snclr_mm.checkpoints.saved_model import load_model
+from snclr_mm.cli import explain_refusal
+from snclr_mm.evaluation import PreparedImages, list_images
+from snclr_mm.visualization import find_neighbors, plot_neighbors
+
+
+def picture(sample: dict) -> np.ndarray:
+    """RGB, [H, W, 3], of what the pipeline gives."""
+    return sample["inputs"].numpy()[::-1].transpose(1, 2, 0)
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most so many of all rows, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
+
+
+def main(argv: list[str] | None = None) -> Path:
+    args = parse_args(argv)
+    try:
+        paths = list_images(args.data_root)
+        with explain_refusal():
+            model, cfg = load_model(args.checkpoint, args.config, args.trust_checkpoint)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"Error: {error}") from None
+    paths = [paths[row] for row in evenly(len(paths), args.images)]
+    model.to(args.device or get_device())
+    dataset = PreparedImages(paths, cfg)
+    rows = evenly(len(paths), args.queries)
+    batches = track(dataset.batches(64), "reading photos", transient=True)
+    queries = default_collate([dataset[row] for row in rows])
+    found = find_neighbors(
+        model, batches, queries, args.neighbors, own=torch.tensor(rows)
+    )
+    names = {}
+    if args.classes:
+        root = Path(args.data_root)
+        name = [Path(path).relative_to(root).parts[0] for path in paths]
+        names["query_names"] = [name[row] for row in rows]
+        names["neighbor_names"] = [[name[i] for i in line] for line in found.index]
+    out = args.out or Path(args.checkpoint).with_name("neighbors.png")
+    plot_neighbors(
+        [picture(dataset[row]) for row in rows],
+        [[picture(dataset[i]) for i in line] for line in found.index.tolist()],
+        found.score.numpy(),
+        out,
+        found.chance,
+        **names,
+    )
+    print(f"{len(paths)} photos; {len(rows)} of them with their neighbors: {out}")
+    return out
+
+
+if __name__ == "__main__":
+    main()
