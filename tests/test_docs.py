@@ -19,7 +19,8 @@ from helpers.command import load_tool
 from helpers.tiny import REPOSITORY
 from mmpretrain.registry import HOOKS, LOOPS, MODELS
 
-from snclr_mm.models import soft_neighbor_loss
+import snclr_mm
+from snclr_mm.models import NeighborHead, soft_neighbor_loss
 
 PAGES = sorted(
     path.relative_to(REPOSITORY).as_posix()
@@ -32,7 +33,7 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")
 PATH = re.compile(
     r"(?<![\w./-])(?:tools|configs|tests|snclr_mm|docs)/[\w./{}*,-]*[\w}*]"
 )
-PYTHON_TOOL = re.compile(r"tools/[\w./]*\.(?:py|sh)$")
+TOOL = re.compile(r"tools/[\w./]*\.(?:py|sh)$")
 #: What launchers take themselves, or give to the tool that they start.
 LAUNCHERS = {
     "tools/dist_train.sh": "tools/train.py",
@@ -90,7 +91,9 @@ def exists(path):
         return all(exists(option) for option in options)
     if "NAME" in path or "METHOD" in path:
         path = re.sub("NAME|METHOD", "*", path)
-    return any(True for p in (path, f"{path}*") for _ in REPOSITORY.glob(p))
+    made_by_installing = path.startswith("snclr_mm/.mim")
+    found = any(True for p in (path, f"{path}*") for _ in REPOSITORY.glob(p))
+    return found or made_by_installing
 
 
 def commands(page):
@@ -125,7 +128,8 @@ def options_of(tool):
 def test_options_exist(page):
     for words in commands(page):
         position, tool = next(
-            ((i, w) for i, w in enumerate(words) if PYTHON_TOOL.search(w)), (0, None)
+            ((i, m[0]) for i, w in enumerate(words) if (m := TOOL.search(w))),
+            (0, None),
         )
         if tool is None:
             continue
@@ -255,18 +259,17 @@ SECTIONS = dict(
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "SNCLR",
-        "SoftNeighborHead",
-        "NearestNeighborHead",
-        "NeighborQueue",
-        "CrossAttentionNeck",
-        "NeighborQueueHook",
-        "KNNValLoop",
-    ],
-)
+HEADS = [
+    name
+    for name in snclr_mm.models.__all__
+    if issubclass(type(cls := getattr(snclr_mm.models, name)), type)
+    and issubclass(cls, NeighborHead)
+    and cls is not NeighborHead
+]
+OTHERS = "SNCLR NeighborQueue CrossAttentionNeck NeighborQueueHook KNNValLoop"
+
+
+@pytest.mark.parametrize("name", [*HEADS, *OTHERS.split()])
 def test_settings(name):
     cls = MODELS.get(name) or HOOKS.get(name) or LOOPS.get(name)
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", SECTIONS[name], re.M)
