@@ -15,7 +15,8 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.command import load_tool
+from helpers.command import load_tool, run
+from helpers.downstream import require_downstream
 from helpers.tiny import REPOSITORY
 from mmpretrain.registry import HOOKS, LOOPS, MODELS
 
@@ -275,6 +276,44 @@ def test_settings(name):
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|", SECTIONS[name], re.M)
     assert {key: default for key, default, _ in rows} == settings(cls)
     assert all(meaning.strip() for *_, meaning in rows)
+
+
+@pytest.fixture
+def notebook(tmp_path, monkeypatch):
+    """Run a notebook's cells as one script; returns what it printed."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run_notebook(name, **settings):
+        for key, value in settings.items():
+            monkeypatch.setenv(key, str(value))
+        script = tmp_path / f"{name}.py"
+        script.write_text("\n".join(blocks(f"docs/notebooks/{name}.md", "python")))
+        return run(sys.executable, script, cwd=tmp_path)
+
+    return run_notebook
+
+
+@pytest.mark.slow
+def test_notebook_of_a_folder(notebook):
+    knn = re.search(r"kNN: ([\d.]+) %", notebook("folder_to_knn", EPOCHS=3))
+    assert float(knn[1]) > 60
+
+
+@pytest.mark.slow
+def test_notebook_of_byol(notebook):
+    purity = re.search(
+        r"^([\d.]+) of the 5", notebook("byol_with_soft_neighbors"), re.M
+    )
+    assert float(purity[1]) > 0.6
+
+
+@pytest.mark.slow
+def test_notebook_of_a_detector(notebook, digits_root, tmp_path):
+    require_downstream()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/fashion-mnist").symlink_to(digits_root)
+    assert "'coco/segm_mAP'" in notebook("checkpoint_to_detector", STEPS=2)
 
 
 @pytest.mark.slow
