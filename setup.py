@@ -44,6 +44,14 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.12",
     ],
+    # The documentation site, tools/docs.sh; ruff formats signatures.
+    "docs": [
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.7",
+        "mkdocstrings-python>=2.0",
+        "latex2mathml>=3.78",
+        "ruff>=0.12",
+    ],
 }
 
 # What MIM, MMEngine (`snclr_mm::...`) and MMPretrain look for in snclr_mm/.mim.
