@@ -35,19 +35,11 @@ API = {
     "checkpoints": ["checkpoints"],
     "visualization": ["visualization"],
 }
-#: Named in the navigation before they are written.
-PENDING = ()
 LANGUAGES = {".py": "python", ".sh": "bash", ".yml": "yaml", ".json": "json"}
 EQUATION = re.compile(
     r'<(span|div) class="arithmatex">\\([\[(])(.*?)\\[\])]</\1>', re.S
 )
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)")
-
-
-def on_config(config):
-    """Leave out of the navigation what is not written yet."""
-    config.nav = _without_pending(config.nav)
-    return config
 
 
 def on_files(files, config):
@@ -194,21 +186,3 @@ def _show(path: str) -> str:
 def _mathml(equation: re.Match) -> str:
     display = "block" if equation[2] == "[" else "inline"
     return convert(html.unescape(equation[3]), display=display)
-
-
-def _without_pending(entries: list) -> list:
-    kept = []
-    for entry in entries:
-        title, part = next(iter(entry.items())) if isinstance(entry, dict) else ("", "")
-        if isinstance(part, list):
-            entry = {title: _without_pending(part)}
-        if not _missing(entry) and entry != {title: []}:
-            kept.append(entry)
-    return kept
-
-
-def _missing(entry) -> bool:
-    path = entry if isinstance(entry, str) else next(iter(entry.values()))
-    if isinstance(path, list) or path not in PENDING:
-        return False
-    return not (ROOT / ROOT_PAGES.get(path, f"docs/{path}")).exists()
