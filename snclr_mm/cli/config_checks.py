@@ -66,7 +66,8 @@ RANGES = {
     "start_factor": Range(1e-12, 1),
     # A softmax of cosines divided by less than 0.001 is a maximum, and overflows in
     # half precision; one divided by more than 1000 is uniform.
-    **dict.fromkeys(["gamma", "own_positiveness", "temperature"], Range(1e-3, 1e3)),
+    **dict.fromkeys(["gamma", "own_positiveness", "target_temperature", "temperature"],
+        Range(1e-3, 1e3)),
     "loss_weight": Range(1e-12, 1e6),
     "lr": Range(1e-12, 1e3),
     "eta_min": Range(0, 1e3),
