@@ -17,16 +17,14 @@ TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 trap : USR1
 # srun kills the tasks that exit last, so its status does not always say that the run
 # was stopped. The file that was saved does.
-started=$(mktemp)
-trap 'rm -f "$started"' EXIT
-stopped() {
-    [[ -n $(find "$WORK_DIR" -maxdepth 1 -name 'stopped_at_iter_*.pth' \
-        -newer "$started" 2>/dev/null) ]]
+saved() {
+    find "$WORK_DIR" -maxdepth 1 -name 'stopped_at_iter_*.pth' -printf '%f %T@\n' \
+        2>/dev/null || true
 }
 
 resume=()
 while true; do
-    touch "$started"
+    before=$(saved)
     status=0
     # SRUN_ARGS is a list of words on purpose.
     # shellcheck disable=SC2086
@@ -37,7 +35,8 @@ while true; do
         "${PYTHON:-$(command -v python || command -v python3)}" -u "$TOOLS/train.py" \
         "$CONFIG" --work-dir="$WORK_DIR" --launcher=slurm "${@:5}" \
         ${resume[@]+"${resume[@]}"} || status=$?
-    if [[ $status -eq 0 ]] || ! stopped; then
+    after=$(saved)
+    if [[ $status -eq 0 || -z $after || $after == "$before" ]]; then
         exit "$status"
     fi
     if [[ -n ${SLURM_JOB_ID:-} ]]; then

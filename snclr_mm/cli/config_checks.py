@@ -195,7 +195,7 @@ def explain_build(cfg: Config) -> Iterator[None]:
 def _find_keys(cfg: dict, key: str = "") -> dict[str, list[str]]:
     """The keys of each type of component."""
     found = {}
-    items = cfg.items() if isinstance(cfg, dict) else enumerate(cfg)
+    items = cfg.items() if hasattr(cfg, "items") else enumerate(cfg)
     for name, item in items:
         if isinstance(item, dict | list | tuple):
             for kind, keys in _find_keys(item, f"{key}{name}.").items():
@@ -224,12 +224,14 @@ def _check(key: str, value, names: bool) -> None:
             raise ValueError(f"{key}.type={value['type']!r} must be a name.")
         if names:
             _check_component(key, value)
+    elif last in ("collate_fn", "dataset", "optimizer", "sampler"):
+        raise ValueError(f"{key} has no type.")
     elif key.startswith("default_hooks."):
         raise ValueError(f"{key} has no type: MMEngine has no default hook {last!r}.")
     for name, item in value.items():
         allowed = RANGES.get(name)
         for number in (item or [None]) if isinstance(item, list | tuple) else [item]:
-            unset = item is None or isinstance(number, dict)
+            unset = (item is None and last != "clip_grad") or isinstance(number, dict)
             if allowed and not unset and not allowed.allows(number):
                 raise ValueError(f"{key}.{name}={item!r} must be {allowed}.")
         _check(f"{key}.{name}", item, names and name not in PLAIN)

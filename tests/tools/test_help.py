@@ -14,7 +14,7 @@ TOOLS = [
     path
     for path in sorted((REPOSITORY / "tools").rglob("*.py"))
     if "add_argument" in path.read_text() and path.name not in ("options.py",)
-    if "benchmarks" not in str(path)
+    if path.parent.name not in ("benchmarks", "reliability")  # for developers
 ]
 HEAVY = ("torch", "mmengine", "mmcv", "mmpretrain", "snclr_mm", "sklearn", "cv2")
 

@@ -206,6 +206,8 @@ class RobustCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
         """As MMEngine's, but the old file goes when the new one is complete."""
+        if not self.save_best:
+            return
         backend = self.file_backend
         self.file_backend = late = _LateRemoval(backend)
         try:
