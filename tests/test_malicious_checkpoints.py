@@ -242,7 +242,7 @@ def merge(root, work_dir):
         "model.neck.in_channels": 8,
         "train_dataloader.num_workers": 0,
         "train_dataloader.batch_size": 16,
-        "train_dataloader.dataset.indices": 16,
+        "train_dataloader.dataset.indices": 64,
         "test_cfg.bank_dataloader.dataset.indices": 40,
         "test_dataloader.dataset.indices": 40,
     }
