@@ -57,7 +57,21 @@ class ViTArchitecture:
         )
 
 
-Architecture = ResNetArchitecture | ViTArchitecture
+@dataclass(frozen=True)
+class ConfiguredArchitecture:
+    """Any other backbone of MMPretrain, for MMPretrain alone.
+
+    Args:
+        config (dict): As in the checkpoint's config, plain data.
+    """
+
+    config: dict
+
+    def __str__(self) -> str:
+        return f"{self.config['type']}, as the checkpoint's config describes it"
+
+
+Architecture = ResNetArchitecture | ViTArchitecture | ConfiguredArchitecture
 
 
 def infer_architecture(state: State, num_heads: int | None = None) -> Architecture:
@@ -92,7 +106,8 @@ def _resnet(state: State) -> ResNetArchitecture:
         raise ValueError(
             f"A ResNet of {blocks} blocks and a first convolution of shape {stem} is "
             "not one of ResNet-18, 34, 50, 101 and 152 with the 7 x 7 stem; other "
-            "libraries have no such model."
+            "libraries have no such model. --to mmpretrain and --to safetensors take "
+            "any backbone, if the checkpoint holds its config."
         )
     return ResNetArchitecture(depth)
 

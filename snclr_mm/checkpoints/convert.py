@@ -20,6 +20,7 @@ from snclr_mm.checkpoint_safety import load_checkpoints_safely
 
 from .architecture import (
     Architecture,
+    ConfiguredArchitecture,
     State,
     ViTArchitecture,
     infer_architecture,
@@ -138,9 +139,16 @@ def convert_checkpoint(
         averaged = checkpoint.get(name)
         if isinstance(averaged, dict):
             backbone.dropped.extend(f"{name}.{key}" for key in averaged)
-    architecture = infer_architecture(
-        backbone.state, num_heads if num_heads is not None else backbone.num_heads
-    )
+    try:
+        architecture = infer_architecture(
+            backbone.state, num_heads if num_heads is not None else backbone.num_heads
+        )
+    except ValueError:
+        if to not in ("mmpretrain", "safetensors") or "type" not in (
+            backbone.config or {}
+        ):
+            raise
+        architecture = ConfiguredArchitecture(backbone.config)
     state = {name: value.contiguous() for name, value in backbone.state.items()}
     for name, value in state.items():
         if not value.isfinite().all():

@@ -16,6 +16,7 @@ class Backbone(NamedTuple):
         dropped (list[str]): The checkpoint's other tensors.
         prefix (str): Of the backbone's names in the checkpoint.
         num_heads (int, optional): Of a ViT, where the checkpoint tells.
+        config (dict, optional): Of an MMPretrain backbone, where the checkpoint tells.
         library (str, optional): The format whose model it is, if not that of the
             checkpoint.
     """
@@ -25,6 +26,7 @@ class Backbone(NamedTuple):
     dropped: list[str]
     prefix: str
     num_heads: int | None = None
+    config: dict | None = None
     library: str | None = None
 
 

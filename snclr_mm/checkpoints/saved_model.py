@@ -66,8 +66,8 @@ def _saved_config(saved: dict, path: str) -> Config:
         cfg = Config(
             {key: _literal(statements[key]) for key in PARTS if key in statements}
         )
-        _check_types([cfg.model, cfg.get("data_preprocessor")])
-        _check_types(find_test_pipeline(cfg))
+        check_types([cfg.model, cfg.get("data_preprocessor")])
+        check_types(find_test_pipeline(cfg))
         return cfg
     except (TypeError, ValueError, KeyError, SyntaxError, AttributeError) as error:
         raise ValueError(
@@ -92,13 +92,13 @@ def _literal(node: ast.AST) -> Any:
     return ast.literal_eval(node)
 
 
-def _check_types(node: Any) -> None:
-    """MMEngine would import whatever else a type names."""
+def check_types(node: Any) -> None:
+    """Raise ValueError unless each type is registered: MMEngine would import others."""
     if isinstance(node, dict):
         known = (MODELS, MODELS.parent, TRANSFORMS, TRANSFORMS.parent)
         for key, value in node.items():
             if key == "type" and not any(value in r.module_dict for r in known):
                 raise ValueError(f"type={value!r} is not a registered component")
-            _check_types(value)
+            check_types(value)
     for value in node if isinstance(node, list | tuple) else ():
-        _check_types(value)
+        check_types(value)

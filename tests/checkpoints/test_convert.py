@@ -11,8 +11,11 @@ import pytest
 import timm
 import torch
 import torchvision
+from helpers.tiny import CONFIG
+from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmpretrain.models import ResNet, VisionTransformer
+from mmpretrain.registry import MODELS
 from safetensors.torch import load_file
 
 from snclr_mm.checkpoints import SOURCES, TARGETS, convert, convert_checkpoint
@@ -226,6 +229,28 @@ def test_what_tensors_do_not_show(backbone, match, tmp_path):
     else:
         with pytest.raises(ValueError, match=match):
             convert_checkpoint(source, out, "torchvision")
+
+
+def test_any_backbone_goes_to_mmpretrain(tmp_path):
+    """As the checkpoint's config describes it: the small recipes' network."""
+    cfg = Config.fromfile(CONFIG)
+    model = MODELS.build(cfg.model.backbone)
+    state = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+    source = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": state, "meta": {"cfg": cfg.pretty_text}}, source)
+    for to, name in (("mmpretrain", "a.pth"), ("safetensors", "a.safetensors")):
+        conversion = convert_checkpoint(source, tmp_path / name, to)
+        assert conversion.difference == 0 and "ResNet_CIFAR" in str(
+            conversion.architecture
+        )
+    saved = load_file(tmp_path / "a.safetensors")
+    assert saved.keys() == model.state_dict().keys()
+    with pytest.raises(ValueError, match="--to mmpretrain and --to safetensors take"):
+        convert_checkpoint(source, tmp_path / "b.pth", "timm")
+    evil = cfg.pretty_text.replace("ResNet_CIFAR", "os.system")
+    torch.save({"state_dict": state, "meta": {"cfg": evil}}, source)
+    with pytest.raises(ValueError, match=r"os\.system.* is not a registered component"):
+        convert_checkpoint(source, tmp_path / "b.pth", "mmpretrain")
 
 
 def test_averaged_weights_are_listed_as_dropped(tmp_path):

@@ -2,12 +2,21 @@ import ast
 from pathlib import Path
 from typing import Any
 
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from mmpretrain.models import MoCoV3ViT, ResNet, VisionTransformer
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from snclr_mm.checkpoints.architecture import Architecture, ResNetArchitecture, State
+from snclr_mm.checkpoints.architecture import (
+    Architecture,
+    ConfiguredArchitecture,
+    ResNetArchitecture,
+    State,
+)
 from snclr_mm.checkpoints.format import Backbone, Format, tensors_of
 from snclr_mm.checkpoints.names import pick
+from snclr_mm.checkpoints.saved_model import check_types
 
 #: Where SNCLR and MoCoV3, BYOL, and MoCo keep the momentum encoder's backbone.
 MOMENTUM = (
@@ -41,7 +50,7 @@ def read(checkpoint: dict, branch: str) -> Backbone:
     config = _backbone_config(checkpoint.get("meta") or {})
     _check_computation(config)
     backbone = pick(tensors, prefix=prefix)
-    return backbone._replace(num_heads=_num_heads(config))
+    return backbone._replace(num_heads=_num_heads(config), config=config)
 
 
 def write(state: State, architecture: Architecture) -> dict[str, Any]:
@@ -50,7 +59,12 @@ def write(state: State, architecture: Architecture) -> dict[str, Any]:
 
 
 def build(architecture: Architecture) -> nn.Module:
-    """MMPretrain's ResNet or VisionTransformer."""
+    """MMPretrain's ResNet or VisionTransformer, or what a config describes."""
+    if isinstance(architecture, ConfiguredArchitecture):
+        config = dict(architecture.config, init_cfg=None)
+        check_types(config)
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            return revert_sync_batchnorm(MODELS.build(config))
     if isinstance(architecture, ResNetArchitecture):
         return ResNet(architecture.depth)
     settings = vars(architecture).copy()
