@@ -71,6 +71,7 @@ RANGES = {
     "loss_weight": Range(1e-12, 1e6),
     "lr": Range(1e-12, 1e3),
     "eta_min": Range(0, 1e3),
+    "std": Range(1e-12, 1e6),
     "weight_decay": Range(0, 10),
     "max_norm": Range(1e-12, 1e12),
 }  # fmt: skip
