@@ -9,7 +9,14 @@ import pytest
 import torch
 from helpers.bad_checkpoints import BAD, MARKER
 from helpers.command import call, load_tool
-from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
+from helpers.tiny import (
+    CONFIG,
+    REPOSITORY,
+    TINY_BACKBONE,
+    TINY_PRETRAINING,
+    build_runner,
+    tiny_config,
+)
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModule
@@ -66,16 +73,6 @@ def marker(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "0")  # importing snclr_mm must do
     yield tmp_path / "marker"
     torch.serialization.clear_safe_globals()
-
-
-TINY_BACKBONE = dict(
-    num_stages=1,
-    stem_channels=8,
-    base_channels=8,
-    strides=(2,),
-    dilations=(1,),
-    out_indices=(0,),
-)
 
 
 # In this process, with what is built once: seconds for all kinds.
@@ -238,8 +235,7 @@ def test_the_best_checkpoint_of_a_run_is_replaced(runner, files, tmp_path):
 def merge(root, work_dir):
     own = {
         "work_dir": work_dir,
-        **{f"model.backbone.{key}": value for key, value in TINY_BACKBONE.items()},
-        "model.neck.in_channels": 8,
+        **TINY_BACKBONE,
         "train_dataloader.num_workers": 0,
         "train_dataloader.batch_size": 16,
         "train_dataloader.dataset.indices": 64,
@@ -251,26 +247,13 @@ def merge(root, work_dir):
     return [f"{key}={value}" for key, value in own.items()]
 
 
-PRETRAINING = {
-    "model.neck.hid_channels": 16,
-    "model.neck.out_channels": 8,
-    "model.head.predictor.in_channels": 8,
-    "model.head.predictor.hid_channels": 16,
-    "model.head.predictor.out_channels": 8,
-    "model.head.queue.dim": 8,
-    "model.head.queue.length": 80,
-    "model.head.attention.in_channels": 8,
-    "model.head.num_neighbors": 4,
-}
-
-
 @pytest.fixture
 def tools(digits_root, tmp_path, monkeypatch):
     """name -> (way in, how early it has to refuse)"""
     monkeypatch.chdir(tmp_path)
     root, work_dir = digits_root, tmp_path / "work"
     small = merge(root, work_dir)
-    tiny = [*small, *(f"{key}={value}" for key, value in PRETRAINING.items())]
+    tiny = [*small, *(f"{key}={value}" for key, value in TINY_PRETRAINING.items())]
     head = ["model.head.in_channels=8", "model.backbone.frozen_stages=1"]
     linear = [part for part in small if "neck" not in part and "bank" not in part]
 

@@ -42,17 +42,12 @@ from rich.progress import track
 from snclr_mm.checkpoints.saved_model import load_model
 from snclr_mm.cli import explain_refusal
 from snclr_mm.evaluation import PreparedImages, list_images
-from snclr_mm.visualization import find_neighbors, plot_neighbors
+from snclr_mm.visualization import evenly, find_neighbors, plot_neighbors
 
 
 def picture(sample: dict) -> np.ndarray:
     """RGB, [H, W, 3], of what the pipeline gives."""
     return sample["inputs"].numpy()[::-1].transpose(1, 2, 0)
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """At most so many of all rows, evenly spread."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def main(argv: list[str] | None = None) -> Path:

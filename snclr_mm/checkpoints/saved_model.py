@@ -14,6 +14,8 @@ from torch import nn
 
 from snclr_mm.cli import find_test_pipeline, load_checkpoints_safely, read_config
 
+from .config_text import literal, read_assignments
+
 #: Parts of a config that say what a model is, and how images are prepared for it.
 PARTS = ("model", "data_preprocessor", "train_dataloader", "val_dataloader")
 PARTS += ("test_dataloader",)
@@ -58,14 +60,9 @@ def _saved_config(saved: dict, path: str) -> Config:
     meta = saved.get("meta") or {}
     text = meta.get("config_text") or meta.get("cfg")
     try:
-        statements = {
-            statement.targets[0].id: statement.value
-            for statement in ast.parse(text).body
-            if isinstance(statement, ast.Assign)
-        }
-        cfg = Config(
-            {key: _literal(statements[key]) for key in PARTS if key in statements}
-        )
+        values = read_assignments(text)
+        parts = {key: literal(values[key], _refuse) for key in PARTS if key in values}
+        cfg = Config(_without_unused(parts))
         check_types([cfg.model, cfg.get("data_preprocessor")])
         check_types(find_test_pipeline(cfg))
         return cfg
@@ -76,20 +73,17 @@ def _saved_config(saved: dict, path: str) -> Config:
         ) from None
 
 
-def _literal(node: ast.AST) -> Any:
-    """A constant, or a container of them; ``dict(...)`` is the only call."""
-    if isinstance(node, ast.Call):
-        if getattr(node.func, "id", None) != "dict" or node.args:
-            raise ValueError(f"line {node.lineno} is not plain data")
-        pairs = {pair.arg: _literal(pair.value) for pair in node.keywords}
-        return {key: value for key, value in pairs.items() if key not in UNUSED}
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {_literal(key): _literal(value) for key, value in pairs}
-    if isinstance(node, ast.List | ast.Tuple):
-        kind = list if isinstance(node, ast.List) else tuple
-        return kind(_literal(item) for item in node.elts)
-    return ast.literal_eval(node)
+def _refuse(node: ast.expr) -> None:
+    raise ValueError(f"line {node.lineno} is not plain data")
+
+
+def _without_unused(node: Any) -> Any:
+    if isinstance(node, dict):
+        kept = {key: value for key, value in node.items() if key not in UNUSED}
+        return {key: _without_unused(value) for key, value in kept.items()}
+    if isinstance(node, list | tuple):
+        return type(node)(map(_without_unused, node))
+    return node
 
 
 def check_types(node: Any) -> None:

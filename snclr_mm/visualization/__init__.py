@@ -1,13 +1,14 @@
 from .comparison import plot_comparison
 from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
-from .neighbors import FoundNeighbors, find_neighbors
+from .neighbors import FoundNeighbors, evenly, find_neighbors
 from .run_report import write_run_report
 from .training_curves import plot_training, read_scalars
 from .transfer import plot_transfer, read_metrics
 
 __all__ = [
     "FoundNeighbors",
+    "evenly",
     "find_neighbors",
     "plot_comparison",
     "plot_neighbors",

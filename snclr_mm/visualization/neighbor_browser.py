@@ -1,12 +1,14 @@
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
+
+from snclr_mm.evaluation.positiveness import positiveness_entropy
 
 from .html_page import write_page
 from .neighbors import FoundNeighbors
@@ -42,7 +44,8 @@ def write_neighbor_browser(
         run["similarity"] = _thousandths(similarity)
         run["purity"] = purity(index, labels) if labels else None
         run["positiveness"] = chance and _thousandths(score / chance)
-        run["entropy"] = chance and _thousandths(positiveness_entropy(score))
+        most = math.log(max(2, score.shape[1]))  # log 1 = 0
+        run["entropy"] = chance and _thousandths(positiveness_entropy(score) / most)
         runs.append(run)
     data = {
         "about": about,
@@ -70,15 +73,11 @@ def purity(index: Tensor, labels: Sequence[int | None]) -> list[float | None]:
     return shares
 
 
-def positiveness_entropy(weight: Tensor) -> Tensor:
-    """Entropy of positiveness [n, K] over its maximum log K: 1 where all are equal."""
-    share = weight.double() / weight.double().sum(dim=1, keepdim=True)
-    most = torch.tensor(float(max(2, weight.shape[1]))).log()
-    return torch.special.entr(share).sum(dim=1) / most
-
-
 def _thousandths(values: Tensor) -> list:
-    return (1000 * values.double()).round().long().tolist()
+    """Rounded; None for NaN."""
+    if values.dim() > 1:
+        return [_thousandths(row) for row in values]
+    return [None if math.isnan(x) else round(1000 * x) for x in values.tolist()]
 
 
 def _webp(image: np.ndarray) -> str:

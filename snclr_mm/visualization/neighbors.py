@@ -1,12 +1,14 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snclr_mm.evaluation.features import batch_features, check_finite
 from snclr_mm.models import SoftNeighborHead
+from snclr_mm.models.ops import top_k
 
 
 class FoundNeighbors(NamedTuple):
@@ -20,6 +22,11 @@ class FoundNeighbors(NamedTuple):
     similarity: Tensor
     score: Tensor
     chance: float | None
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most so many of all rows, evenly spread."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 @torch.no_grad()
@@ -75,10 +82,11 @@ def find_neighbors(
     k = min(head.num_neighbors if weighted else count, most)
     found = []
     for rows in torch.arange(len(query_keys)).split(1024):
-        similarity = query_keys[rows] @ keys.T
+        similarity, index = top_k(query_keys[rows], keys, k + (own is not None))
         if own is not None:
-            similarity[torch.arange(len(rows)), own[rows]] = -2  # below any other
-        similarity, index = similarity.topk(k, dim=1)
+            other = index != own[rows, None].to(index.device)
+            other[:, -1] &= ~other.all(dim=1)  # where equal ones hide it, one of them
+            similarity, index = (x[other].view(-1, k) for x in (similarity, index))
         score = head.attention(y_1[rows], keys[index]) if weighted else similarity
         found.append([part[:, :count].cpu() for part in (index, similarity, score)])
     columns = (torch.cat(part) for part in zip(*found, strict=True))

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from snclr_mm.checkpoints.config_text import literal, read_assignments
 from snclr_mm.cli import read_config
 from snclr_mm.registry import MIM
 
 from .html_page import write_page
+from .scalars import read_records
 
 MAX_POINTS = 400  # of a curve in the page
 MAX_EVALUATIONS = 200  # rows of a run's table
@@ -89,13 +91,9 @@ def read_curves(logs: Sequence[Path]) -> tuple[dict[str, list], list[str]]:
     curves: dict[str, list] = {}
     notes, iteration = [], 0
     for log in logs:
-        started, damaged = False, 0
-        for line in log.read_text(errors="replace").splitlines():
-            try:
-                record = dict(json.loads(line))
-            except ValueError:
-                damaged += 1
-                continue
+        started = False
+        records, damaged = read_records(log)
+        for record in records:
             training = "iter" in record
             if training:
                 iteration = record["iter"]
@@ -137,26 +135,10 @@ def _read_saved_config(work_dir: Path) -> tuple[Path | None, dict]:
     if not files:
         return None, {}
     try:
-        body = ast.parse(files[-1].read_text(errors="replace")).body
+        values = read_assignments(files[-1].read_text(errors="replace"))
     except SyntaxError as error:
         raise ValueError(f"{files[-1]} is not a config: {error}.") from None
-    return files[-1], {
-        statement.targets[0].id: _literal(statement.value)
-        for statement in body
-        if isinstance(statement, ast.Assign)
-        and isinstance(statement.targets[0], ast.Name)
-    }
-
-
-def _literal(node: ast.AST) -> Any:
-    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
-        return {pair.arg: _literal(pair.value) for pair in node.keywords}
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_literal(item) for item in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)
+    return files[-1], {key: literal(node, ast.unparse) for key, node in values.items()}
 
 
 def _flatten(node: Any, key: str = "") -> dict[str, str]:

@@ -1,5 +1,6 @@
-import json
 from pathlib import Path
+
+from .scalars import read_records
 
 
 def read_scalars(work_dir: Path, metric: str = "knn/top1") -> dict[str, list]:
@@ -21,8 +22,7 @@ def read_scalars(work_dir: Path, metric: str = "knn/top1") -> dict[str, list]:
         raise FileNotFoundError(f"{work_dir} holds no */vis_data/scalars.json.")
     loss, values = [], []
     seconds, iteration = 0.0, 0
-    for line in files[-1].read_text().splitlines():
-        record = json.loads(line)
+    for record in read_records(files[-1])[0]:
         if "loss" in record and "iter" in record:
             # `time` is the mean over the iterations since the last record.
             seconds += record["time"] * (record["iter"] - iteration)

@@ -1,8 +1,9 @@
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from .scalars import read_records
 
 # Okabe and Ito's, which also the colour-blind tell apart; so do the markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -22,8 +23,7 @@ def read_metrics(work_dir: Path) -> dict[str, dict[int, float]]:
     """
     metrics: dict[str, dict[int, float]] = {}
     for file in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
+        for record in read_records(file)[0]:
             if "loss" in record:
                 continue
             step = record.pop("step")

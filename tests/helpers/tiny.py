@@ -28,6 +28,27 @@ FIXED_VIEWS = [
     dict(type="PackInputs"),
 ]
 
+TINY_BACKBONE = {
+    "model.backbone.num_stages": 1,
+    "model.backbone.stem_channels": 8,
+    "model.backbone.base_channels": 8,
+    "model.backbone.strides": (2,),
+    "model.backbone.dilations": (1,),
+    "model.backbone.out_indices": (0,),
+    "model.neck.in_channels": 8,
+}
+TINY_PRETRAINING = {
+    "model.neck.hid_channels": 16,
+    "model.neck.out_channels": 8,
+    "model.head.predictor.in_channels": 8,
+    "model.head.predictor.hid_channels": 16,
+    "model.head.predictor.out_channels": 8,
+    "model.head.queue.dim": 8,
+    "model.head.queue.length": 80,
+    "model.head.attention.in_channels": 8,
+    "model.head.num_neighbors": 4,
+}
+
 
 def tiny_config(data_root, work_dir, **overrides):
     """A config that trains 4 iterations per epoch on 64 images, without evaluation.
@@ -41,22 +62,8 @@ def tiny_config(data_root, work_dir, **overrides):
         del cfg.optim_wrapper[option]
     options = {
         "work_dir": str(work_dir),
-        "model.backbone.num_stages": 1,
-        "model.backbone.stem_channels": 8,
-        "model.backbone.base_channels": 8,
-        "model.backbone.strides": (2,),
-        "model.backbone.dilations": (1,),
-        "model.backbone.out_indices": (0,),
-        "model.neck.in_channels": 8,
-        "model.neck.hid_channels": 16,
-        "model.neck.out_channels": 8,
-        "model.head.predictor.in_channels": 8,
-        "model.head.predictor.hid_channels": 16,
-        "model.head.predictor.out_channels": 8,
-        "model.head.queue.dim": 8,
-        "model.head.queue.length": 80,
-        "model.head.attention.in_channels": 8,
-        "model.head.num_neighbors": 4,
+        **TINY_BACKBONE,
+        **TINY_PRETRAINING,
         "train_dataloader.batch_size": 16,
         "train_dataloader.num_workers": 0,
         "train_dataloader.dataset.data_root": str(data_root),

@@ -16,7 +16,7 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from snclr_mm.visualization import find_neighbors
-from snclr_mm.visualization.neighbor_browser import positiveness_entropy, purity
+from snclr_mm.visualization.neighbor_browser import purity
 
 browse = load_tool("visualization/browse_neighbors.py")
 EVIL = "<script>alert(1)</script>"
@@ -98,9 +98,7 @@ def test_page_of_the_configs_data(run, digits_root, tmp_path):
         assert run_data["purity"][i] == pytest.approx(same)
 
 
-def test_entropy_and_purity():
-    weight = torch.tensor([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.5] * 4])
-    assert positiveness_entropy(weight).tolist() == pytest.approx([0.5, 0, 1])
+def test_purity():
     index = torch.tensor([[1, 2], [0, 2], [0, 1], [0, 2]])
     assert purity(index, [0, 0, 1, None]) == [0.5, 0.5, 0, None]
     assert purity(index, [0, None, 1, 1]) == [0, None, 0, 0.5]

@@ -75,6 +75,7 @@ from snclr_mm.cli import (
 )
 from snclr_mm.evaluation import PreparedImages, list_images
 from snclr_mm.visualization import (
+    evenly,
     find_neighbors,
     plot_neighbors,
     write_neighbor_browser,
@@ -144,11 +145,6 @@ class Images:
             number = {name: i for i, name in enumerate(self.classes)}
             self.labels = [number[part[0]] for part in parts]
         return PreparedImages(paths, cfg), total, args.data_root
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """At most so many of all rows, evenly spread."""
-    return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def load(path: str, config: str | None, trust: bool) -> tuple[nn.Module, Config]:

@@ -1,4 +1,3 @@
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from snclr_mm.checkpoints.architecture import (
     ResNetArchitecture,
     State,
 )
+from snclr_mm.checkpoints.config_text import literal, read_assignments
 from snclr_mm.checkpoints.format import Backbone, Format, tensors_of
 from snclr_mm.checkpoints.names import pick
 from snclr_mm.checkpoints.saved_model import check_types
@@ -85,15 +85,12 @@ def usage(path: Path, architecture: Architecture) -> str:
 def _backbone_config(meta: dict) -> dict:
     """The backbone's config in the checkpoint, which is read, never run."""
     try:
-        nodes = ast.parse(meta.get("config_text") or meta.get("cfg") or "").body
+        values = read_assignments(meta.get("config_text") or meta.get("cfg") or "")
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         return {}
-    for node in nodes:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "model":
-            model = _literal(node.value)
-            backbone = model.get("backbone") if isinstance(model, dict) else None
-            return backbone if isinstance(backbone, dict) else {}
-    return {}
+    model = literal(values["model"], lambda node: None) if "model" in values else {}
+    backbone = model.get("backbone") if isinstance(model, dict) else None
+    return backbone if isinstance(backbone, dict) else {}
 
 
 def _check_computation(config: dict) -> None:
@@ -120,16 +117,6 @@ def _num_heads(config: dict) -> int | None:
     MoCoV3ViT(arch="mocov3-small", patch_size=16)  # it adds its own to the zoo
     zoo = VisionTransformer.arch_zoo
     return zoo[arch]["num_heads"] if arch in zoo else None
-
-
-def _literal(node: ast.AST) -> Any:
-    """The value of nested dict(...), lists and constants; None for anything else."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
-        return {item.arg: _literal(item.value) for item in node.keywords}
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
 
 
 MMPRETRAIN = Format(read, write, build, features, usage)

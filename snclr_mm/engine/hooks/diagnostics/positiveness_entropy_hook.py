@@ -7,6 +7,7 @@ from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from snclr_mm.engine.hooks.utils import find_modules
+from snclr_mm.evaluation.positiveness import positiveness_entropy
 from snclr_mm.models import SoftNeighborHead
 
 from .diagnostic_hook import DiagnosticHook, means_over_ranks
@@ -51,12 +52,10 @@ class PositivenessEntropyHook(DiagnosticHook):
         num_neighbors = weight.shape[1]
         if num_neighbors == 0:  # warm-up
             return
-        weight = weight.double()
-        total = weight.sum(dim=1, keepdim=True)
-        p = (weight / total)[total[:, 0] > 0]  # a threshold can leave no neighbor
-        entropy = torch.special.entr(p).sum(dim=1)
+        entropy = positiveness_entropy(weight)
+        entropy = entropy[~entropy.isnan()]
         relative = entropy / math.log(max(2, num_neighbors))  # log 1 = 0
-        sums = [relative.sum(), entropy.exp().sum(), p.new_tensor(len(p))]
+        sums = [relative.sum(), entropy.exp().sum(), entropy.new_tensor(len(entropy))]
         self._sums.append(torch.stack(sums))
 
     def _measure(self, runner, data_batch: dict) -> dict[str, float]:
