@@ -16,7 +16,7 @@ import torch
 from benchmark_step import CONFIGS, WRAPPERS, Step
 from measuring import Record, interleave, make_parser, peak_bytes, summary
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import init_default_scope
 
 SMALL = "resnet-tiny_1xb128_fashion-mnist.py"
@@ -47,16 +47,17 @@ def build_steps(args: argparse.Namespace) -> dict[str, Step]:
         wrapper = WRAPPERS[args.device, "fp32"]
         wrapper = dict(wrapper, optimizer=cfg.optim_wrapper.optimizer.to_dict())
         one_directional = model.pop("one_directional", False)
-        steps[method] = Step(model, wrapper, args)
+        steps[method] = Step(model, wrapper, args.device)
         if one_directional:
             model["one_directional"] = True
-            steps[f"{method}, one direction"] = Step(model, wrapper, args)
+            steps[f"{method}, one direction"] = Step(model, wrapper, args.device)
     return steps
 
 
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     init_default_scope("mmpretrain")
+    MMLogger.get_instance("benchmark_methods", log_level="ERROR")
     MessageHub.get_instance("benchmark_methods").update_info("max_iters", 10_000)
     steps = build_steps(args)
     views = list(torch.randn(2, args.batch, 3, 28, 28, device=args.device))

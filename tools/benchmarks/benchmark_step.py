@@ -79,23 +79,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 class Step:
-    """A model, its optimizer and the losses of its steps."""
+    """A model, its optimizer and the losses of its steps.
 
-    def __init__(self, model: dict, optimizer: dict, args: argparse.Namespace) -> None:
+    ``cudnn_benchmark`` is the memory format in which cuDNN tries its algorithms out.
+    """
+
+    def __init__(
+        self, model: dict, optimizer: dict, device: str, cudnn_benchmark: str = "none"
+    ) -> None:
         torch.manual_seed(0)
         self.model = MODELS.build(model)
         torch.manual_seed(0)
         self.model.init_weights()
-        self.model.to(args.device).train()
+        self.model.to(device).train()
         self.queue = getattr(self.model.head, "queue", None)
         if self.queue is not None:
             generator = torch.Generator().manual_seed(1)
             rows = torch.randn(self.queue.length, self.queue.dim, generator=generator)
-            self.queue.enqueue(rows.to(args.device))
+            self.queue.enqueue(rows.to(device))
         self.wrapper = build_optim_wrapper(self.model, deepcopy(optimizer))
         self.losses: list[float] = []
         own = "channels_last" if model.get("channels_last") else "contiguous"
-        self.cudnn_benchmark = args.cudnn_benchmark == own
+        self.cudnn_benchmark = cudnn_benchmark == own
 
     def run(self, views: list[torch.Tensor]) -> None:
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
@@ -164,9 +169,9 @@ def build_steps(args: argparse.Namespace) -> dict[str, Step]:
 
     def snclr(k: int, optimizer: dict, **options) -> Step:
         cfg = dict(model, head=dict(head, num_neighbors=k), **options)
-        return Step(cfg, optimizer, args)
+        return Step(cfg, optimizer, args.device, args.cudnn_benchmark)
 
-    steps = {"MoCoV3": Step(mocov3, stock, args)}
+    steps = {"MoCoV3": Step(mocov3, stock, args.device, args.cudnn_benchmark)}
     steps |= {f"SNCLR, K = {k}": snclr(k, stock) for k in args.neighbors}
     k = 30 if 30 in args.neighbors else args.neighbors[-1]
     fused = "fused " if ours["optimizer"].get("fused") else ""
