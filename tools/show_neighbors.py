@@ -45,9 +45,10 @@ from snclr_mm.evaluation import PreparedImages, list_images
 from snclr_mm.visualization import evenly, find_neighbors, plot_neighbors
 
 
-def picture(sample: dict) -> np.ndarray:
+def picture(dataset: PreparedImages, row: int) -> np.ndarray:
     """RGB, [H, W, 3], of what the pipeline gives."""
-    return sample["inputs"].numpy()[::-1].transpose(1, 2, 0)
+    image = dataset[row]["inputs"].numpy().transpose(1, 2, 0)
+    return image[..., :: -1 if dataset.bgr else 1]
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -75,8 +76,8 @@ def main(argv: list[str] | None = None) -> Path:
         names["neighbor_names"] = [[name[i] for i in line] for line in found.index]
     out = args.out or Path(args.checkpoint).with_name("neighbors.png")
     plot_neighbors(
-        [picture(dataset[row]) for row in rows],
-        [[picture(dataset[i]) for i in line] for line in found.index.tolist()],
+        [picture(dataset, row) for row in rows],
+        [[picture(dataset, i) for i in line] for line in found.index.tolist()],
         found.score.numpy(),
         out,
         found.chance,

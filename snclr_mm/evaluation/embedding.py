@@ -12,9 +12,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from snclr_mm.datasets import ImageFolder
+from snclr_mm.datasets import ImageFolder, LoadImage
 
 from .features import batch_features, check_finite
+
+
+#: Their images are RGB, where files are read as BGR.
+RGB_DATASETS = ("CIFAR10", "CIFAR100")
 
 
 class PreparedImages(Dataset):
@@ -23,6 +27,9 @@ class PreparedImages(Dataset):
     Args:
         images (Sequence): Paths; or RGB images, [H, W, 3], uint8, of NumPy or Pillow.
         cfg (Config): Of the model.
+
+    Attributes:
+        bgr (bool): The order of the prepared images' channels, as in training.
     """
 
     def __init__(self, images: Sequence[Any], cfg: Config) -> None:
@@ -31,6 +38,9 @@ class PreparedImages(Dataset):
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             self.pipeline = Compose(find_test_pipeline(cfg))
         self.images = images
+        training = (cfg.get("train_dataloader") or {}).get("dataset") or {}
+        name = str(training.get("type")).rpartition(".")[2]
+        self.bgr = name not in RGB_DATASETS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,11 +48,14 @@ class PreparedImages(Dataset):
     def __getitem__(self, index: int) -> dict:
         image = self.images[index]
         if isinstance(image, str | os.PathLike):
-            return self.pipeline({"img_path": os.fspath(image)})
-        if hasattr(image, "convert"):
+            results = {"img_path": os.fspath(image)}
+            if self.bgr:
+                return self.pipeline(results)
+            image = LoadImage()(results)["img"][..., ::-1]
+        elif hasattr(image, "convert"):
             image = image.convert("RGB")
-        bgr = np.asarray(image)[..., ::-1]
-        return self.pipeline({"img": np.ascontiguousarray(bgr)})
+        image = np.asarray(image)[..., :: -1 if self.bgr else 1]
+        return self.pipeline({"img": np.ascontiguousarray(image)})
 
     def batches(self, batch_size: int) -> DataLoader:
         """In order; read by other processes where there are many."""

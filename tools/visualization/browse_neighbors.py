@@ -138,13 +138,14 @@ class Images:
         total = len(paths)
         paths = [paths[row] for row in evenly(total, args.num_queries)]
         parts = [Path(path).relative_to(args.data_root).parts for path in paths]
-        self.bgr = True
+        dataset = PreparedImages(paths, cfg)
+        self.bgr = dataset.bgr
         self.names = ["/".join(part) for part in parts]
         if all(len(part) > 1 for part in parts):
             self.classes = sorted({part[0] for part in parts})
             number = {name: i for i, name in enumerate(self.classes)}
             self.labels = [number[part[0]] for part in parts]
-        return PreparedImages(paths, cfg), total, args.data_root
+        return dataset, total, args.data_root
 
 
 def load(path: str, config: str | None, trust: bool) -> tuple[nn.Module, Config]:
