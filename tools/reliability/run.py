@@ -8,7 +8,6 @@ WORK_DIR, one file for each case.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -149,14 +148,14 @@ class OverheadHook(Hook):
 
 def load_train() -> Callable:
     """The main function of tools/train.py."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "tools/train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "tools"))
+    from train import main
+
     # MMEngine's pretty-printing of a config takes seconds, for each checkpoint.
     import yapf.yapflib.yapf_api as yapf
 
     yapf.FormatCode = lambda text, **_: (text, 0)
-    return module.main
+    return main
 
 
 def write_data(folder: Path) -> None:
