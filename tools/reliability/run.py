@@ -149,10 +149,9 @@ class OverheadHook(Hook):
 def load_train() -> Callable:
     """The main function of tools/train.py."""
     sys.path.insert(0, str(ROOT / "tools"))
-    from train import main
-
     # MMEngine's pretty-printing of a config takes seconds, for each checkpoint.
     import yapf.yapflib.yapf_api as yapf
+    from train import main
 
     yapf.FormatCode = lambda text, **_: (text, 0)
     return main
