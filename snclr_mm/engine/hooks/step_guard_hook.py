@@ -148,13 +148,13 @@ class StepGuardHook(Hook):
         """Agree with the other ranks; take the gradients away from a bad step."""
         params = [p for group in optimizer.param_groups for p in group["params"]]
         grads = [p.grad for p in params if p.grad is not None]
-        # On CPUs the largest value takes ten times as long as the sum of squares, which
-        # overflows in float16.
-        half = any(grad.dtype == torch.float16 for grad in grads)
-        norm = get_total_norm(grads, torch.inf if half else 2.0)
-        flags = [norm.isfinite(), self._loss_is_finite, *(c() for c in self.checks)]
         # A fused optimizer is called even for a step that its loss scaler refuses.
         found_inf = getattr(optimizer, "found_inf", None)
+        # On CPUs the largest value takes ten times as long as the sum of squares, which
+        # overflows sooner where gradients are float16, or not yet scaled back.
+        largest = found_inf is not None or torch.float16 in {g.dtype for g in grads}
+        norm = get_total_norm(grads, torch.inf if largest else 2.0)
+        flags = [norm.isfinite(), self._loss_is_finite, *(c() for c in self.checks)]
         if found_inf is not None:
             flags.append(found_inf == 0)
         good = torch.stack([torch.as_tensor(f).to(norm.device).all() for f in flags])
