@@ -173,12 +173,12 @@ def load_train() -> Callable:
     return main
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, count: int = IMAGES) -> None:
     """Random images in Fashion-MNIST's file format."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 28, 28), dtype=np.uint8)
-    labels = rng.integers(0, 10, IMAGES, dtype=np.uint8)
+    images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, count, dtype=np.uint8)
     for split in ("train", "t10k"):
         for kind, data in (("images-idx3", images), ("labels-idx1", labels)):
             header = np.array([0x800 + data.ndim, *data.shape], dtype=">i4")
@@ -449,18 +449,18 @@ def long_run(root: Path, steps: int) -> dict:
         f"default_hooks.attack.measure={out}",
         "default_hooks.logger.interval=1000",
     )
-    codes = run.wait(run.start(), 3000)
+    codes = run.wait(run.start(), 4 * 3600)
     return {"exit codes": codes, "marks": json.loads(out.read_text())}
 
 
 def overhead(root: Path, steps: int) -> dict:
     """On and off in turn in one run, of the Fashion-MNIST recipe's own size."""
     out = root / "overhead.json"
+    write_data(root / "batch", 128)  # one batch of the recipe, an epoch per step
     run = Run(root, root / "overhead")
     run.options = [
-        f"train_dataloader.dataset.data_root={root / 'data'}",
+        f"train_dataloader.dataset.data_root={root / 'batch'}",
         "train_dataloader.num_workers=0",
-        f"train_dataloader.batch_size={IMAGES}",
         f"train_cfg.max_epochs={steps}",
         f"default_hooks.checkpoint.interval={steps}",
         "default_hooks.overhead.type=OverheadHook",
@@ -469,7 +469,7 @@ def overhead(root: Path, steps: int) -> dict:
         "randomness.seed=0",
     ]
     shutil.rmtree(run.folder, ignore_errors=True)
-    codes = run.wait(run.start(), 3000)
+    codes = run.wait(run.start(), 4 * 3600)
     return {"exit codes": codes, **json.loads(out.read_text())}
 
 
