@@ -15,9 +15,16 @@ import torch
 from filelock import FileLock
 from helpers.command import SMALL_PICTURES, tool
 from helpers.tiny import REPOSITORY
+from hypothesis import settings
 from mmengine.registry import init_default_scope
 
 import snclr_mm  # noqa: F401
+
+# Generated cases of each test that Hypothesis runs. All of them, and many:
+# pytest -m hypothesis --hypothesis-profile=thorough
+settings.register_profile("short", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile("short")
 
 #: Configs that are trained for checkpoints at full width, with an option for each.
 PRETRAINING = {

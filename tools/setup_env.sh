@@ -35,6 +35,11 @@ fix_opencv() {
     $PIP install -c tools/constraints.txt opencv-python-headless
 }
 
+# Whether a folder holds the wheels that were built, all of them and no others.
+is_intact() {
+    (set -o pipefail; cd "$1" && sha256sum -- *.whl | cmp - SHA256SUMS) >/dev/null 2>&1
+}
+
 # MMDetection and MMSegmentation need mmcv's compiled ops, which pip's build of mmcv
 # lacks. Built for CPUs, once for this machine, Python and torch, and kept. Called by
 # `if`, where errexit is off: each step says itself when it fails.
@@ -53,6 +58,7 @@ mmcv = re.search(r"^onedl-mmcv==(.+)$", pins, re.M)[1]
 python = "%d.%d" % sys.version_info[:2]
 print(f"mmcv-{mmcv}_torch-{torch.__version__}_python-{python}_{platform.machine()}")
 ') || return
+    is_intact "$kept" || rm -rf "$kept"
     if [ ! -d "$kept" ]; then
         echo "Building mmcv's ops, 5 minutes on two idle cores ..."
         mkdir -p "$cache" && new=$(mktemp -d "$cache/new.XXXXXX") || return
@@ -60,7 +66,9 @@ print(f"mmcv-{mmcv}_torch-{torch.__version__}_python-{python}_{platform.machine(
             MAX_JOBS=$(nproc) CFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
             CXXFLAGS="-O2 -g0 -DNDEBUG -fwrapv" \
             $PIP wheel --no-cache-dir --no-build-isolation --no-deps \
-            -c tools/constraints.txt onedl-mmcv -w "$new" || { rm -rf "$new"; return 1; }
+            -c tools/constraints.txt onedl-mmcv -w "$new" \
+            && (cd "$new" && sha256sum -- *.whl >SHA256SUMS) \
+            || { rm -rf "$new"; return 1; }
         # Whole or not at all; another process may have been faster.
         mv -T "$new" "$kept" 2>/dev/null || rm -rf "$new"
     fi

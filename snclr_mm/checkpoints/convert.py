@@ -151,8 +151,10 @@ def convert_checkpoint(
         architecture = ConfiguredArchitecture(backbone.config)
     state = {name: value.contiguous() for name, value in backbone.state.items()}
     for name, value in state.items():
-        if not value.isfinite().all():
-            raise ValueError(f"{source}: {backbone.renamed[name]} is not finite.")
+        if value.is_complex() or not value.isfinite().all():
+            raise ValueError(
+                f"{source}: {backbone.renamed[name]} is complex or not finite."
+            )
     if image_size is not None:
         state, architecture = resize(state, architecture, image_size)
     # Strictly into MMPretrain's model: a tensor too many or too few ends here.

@@ -12,6 +12,8 @@ import timm
 import torch
 import torchvision
 from helpers.tiny import CONFIG
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmpretrain.models import ResNet, VisionTransformer
@@ -296,6 +298,113 @@ def save_vit(path, grid=2):
     state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
     torch.save({"state_dict": state}, path)
     return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("generated")
+
+
+#: A conversion takes a hundred times as long as what is generated elsewhere.
+FEW = settings(max_examples=settings().max_examples // 5)
+
+
+@FEW
+@given(
+    heads=st.integers(1, 4),
+    head_width=st.integers(1, 8),
+    layers=st.integers(1, 3),
+    hidden=st.integers(1, 99),
+    patch=st.integers(1, 8),
+    grid=st.integers(1, 3),
+    seed=st.integers(0, 10**6),
+    library=st.sampled_from(["timm", "torchvision"]),
+)
+# timm multiplies the width by a ratio, and rounds down.
+@example(3, 7, 1, 59, 1, 1, 0, "timm")
+def test_generated_vits_go_there_and_back(
+    folder, heads, head_width, layers, hidden, patch, grid, seed, library
+):
+    torch.manual_seed(seed)
+    arch = dict(
+        embed_dims=heads * head_width,
+        num_layers=layers,
+        num_heads=heads,
+        feedforward_channels=hidden,
+    )
+    model = VisionTransformer(arch, img_size=grid * patch, patch_size=patch)
+    state = {f"backbone.{k}": v for k, v in model.state_dict().items()}
+    source, middle, back = (folder / f"{i}.pth" for i in range(3))
+    torch.save({"state_dict": state}, source)
+    options = dict(num_heads=heads)
+    there = convert_checkpoint(source, middle, library, **options)
+    again = convert_checkpoint(middle, back, "mmpretrain", library, **options)
+    assert len(there.renamed) == len(state) and not there.lost + there.dropped
+    assert there.architecture == again.architecture
+    returned = torch.load(back, weights_only=True)["state_dict"]
+    assert returned.keys() == state.keys()
+    assert all(torch.equal(returned[key], state[key]) for key in state)
+
+
+DAMAGES = {
+    "missing": lambda value: None,
+    "text": lambda value: "text",
+    "scalar": lambda value: value.sum(),
+    "flat": lambda value: value.flatten(),
+    "one more dimension": lambda value: value[None],
+    "half": lambda value: value[: len(value) // 2],
+    "empty": lambda value: value[:0],
+    "integers": lambda value: value.long(),
+    "booleans": lambda value: value > 0,
+    "complex": lambda value: value.to(torch.complex64),
+    "float16": lambda value: value.half(),
+    "sparse": lambda value: value.to_sparse(),
+    "meta": lambda value: value.to("meta"),
+    "NaN": lambda value: value * torch.nan,
+}
+
+
+@FEW
+@given(data=st.data())
+def test_generated_damage_is_refused_or_harmless(folder, data):
+    """A ValueError, or a file whose model has the source's features."""
+    source_format = data.draw(st.sampled_from(SOURCES))
+    to = data.draw(st.sampled_from([name for name in TARGETS if name[:2] != "mm"]))
+    source = folder / "in.pth"
+    out = folder / f"out.{'safetensors' if to == 'safetensors' else 'pth'}"
+    out.unlink(missing_ok=True)
+    save_vit(source)
+    if source_format in ("timm", "torchvision"):
+        convert_checkpoint(source, folder / "whole.pth", source_format, num_heads=2)
+        checkpoint = torch.load(folder / "whole.pth", weights_only=True)
+        state = checkpoint
+    else:
+        checkpoint = torch.load(source, weights_only=True)
+        state = checkpoint["state_dict"]
+    kinds = st.tuples(st.sampled_from(list(state)), st.sampled_from(list(DAMAGES)))
+    damages = data.draw(st.lists(kinds, max_size=2, unique_by=lambda x: x[0]))
+    for name, kind in damages:
+        state[name] = DAMAGES[kind](state[name])
+        if kind == "missing":
+            del state[name]
+    for name in data.draw(st.lists(st.text(max_size=20), max_size=2)):
+        state[name] = torch.ones(2)
+    torch.save(checkpoint, source)
+    num_heads = data.draw(st.none() | st.integers(-1, 4))
+    image_size = data.draw(st.none() | st.sampled_from([-16, 0, 8, 32, 48]))
+    options = dict(num_heads=num_heads, image_size=image_size)
+    verify = to != "detectron2"  # it is not installed
+    try:
+        result = convert_checkpoint(
+            source, out, to, source_format, verify=verify, **options
+        )
+    except ValueError as error:
+        assert len(str(error)) > 30
+        assert not out.exists()
+    else:
+        assert not verify or result.difference <= 1e-5
+        # Its imaginary part would be lost.
+        assert "complex" not in [kind for _, kind in damages]
 
 
 def test_positions_are_resized_as_mmpretrain_does(tmp_path):

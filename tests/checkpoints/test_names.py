@@ -1,6 +1,8 @@
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from snclr_mm.checkpoints.formats import timm_format
+from snclr_mm.checkpoints.formats import timm_format, torchvision_format
 from snclr_mm.checkpoints.names import invert, pick, rename
 
 
@@ -21,6 +23,20 @@ def test_rename():
         assert (
             rename(rename(name, timm_format.PAIRS), invert(timm_format.PAIRS)) == name
         )
+
+
+@given(
+    pairs=st.sampled_from([timm_format.PAIRS, torchvision_format.PAIRS]),
+    which=st.integers(0, 99),
+    index=st.integers(0, 10**4),
+    rest=st.sampled_from(["", ".weight", ".bias", ".0.running_mean", ".layers.0.ln1"]),
+)
+def test_generated_names_go_there_and_back(pairs, which, index, rest):
+    ours, theirs = pairs[which % len(pairs)]
+    name = ours.format(index) + rest
+    there = rename(name, pairs)
+    assert there == theirs.format(index) + rest
+    assert rename(there, invert(pairs)) == name
 
 
 def test_pick():

@@ -4,9 +4,12 @@ import mmpretrain
 import pytest
 from helpers.command import load_tool
 from helpers.tiny import CONFIG
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.config import Config
 
 from snclr_mm.cli import check_config, merge_options
+from snclr_mm.cli.config_checks import RANGES
 
 STOCK = [
     "barlowtwins/barlowtwins_resnet50_8xb256-coslr-300e_in1k.py",
@@ -110,3 +113,74 @@ def test_options_without_a_value(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--cfg-options", "a.b=1", "foo"])
     assert "--cfg-options foo: must be key=value" in capsys.readouterr().err
+
+
+NUMBERS = st.integers() | st.floats()
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(data=st.data())
+def test_generated_values_are_accepted_or_named(recipe, data):
+    """At any key, also one that is no setting: no other error than ours."""
+    cfg = deepcopy(recipe)
+    place, key = cfg._cfg_dict, []
+    while True:
+        names = list(place) if isinstance(place, dict) else range(len(place))
+        key.append(data.draw(st.sampled_from(names)))
+        value = place[key[-1]]
+        inner = isinstance(value, dict | list | tuple) and len(value)
+        if not inner or data.draw(st.integers(0, 4)) == 0:
+            break
+        place = value
+    if isinstance(place, dict) and data.draw(st.booleans()):
+        key[-1] = data.draw(st.text(max_size=12))
+    if isinstance(place, tuple):
+        return
+    place[key[-1]] = data.draw(ANYTHING)
+    try:
+        check_config(cfg)
+    except ValueError as error:
+        assert str(key[0]) in str(error)
+        assert "must be" in str(error) or "no " in str(error) or "not" in str(error)
+
+
+def numbers_of(node, key=""):
+    """(dict, its key, name) of each number whose range is known."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for name, value in items:
+        if isinstance(value, dict | list | tuple):
+            yield from numbers_of(value, f"{key}{name}.")
+        elif name in RANGES and value is not None:
+            yield node, key, name
+
+
+@given(data=st.data())
+def test_generated_numbers_out_of_range_are_refused(recipe, data):
+    cfg = deepcopy(recipe)
+    for key in ("view_pipeline", "weak_view", "train_pipeline", "test_pipeline"):
+        del cfg._cfg_dict[key]  # nothing reads them
+    place, key, name = data.draw(st.sampled_from(list(numbers_of(cfg._cfg_dict))))
+    numbers = NUMBERS.filter(lambda number: not RANGES[name].allows(number))
+    place[name] = data.draw(st.text(max_size=8) | st.booleans() | numbers)
+    with pytest.raises(ValueError, match=f"^{key}{name}=.* must be"):
+        check_config(cfg)
+
+
+@given(
+    options=st.dictionaries(
+        st.text("abcdefghijklmnopqrstuvwxyz_.", min_size=1, max_size=12), ANYTHING
+    )
+)
+def test_generated_options_of_unknown_keys(recipe, options):
+    cfg = deepcopy(recipe)
+    with pytest.raises(ValueError, match="--cfg-options .*the config has no key"):
+        merge_options(cfg, {**options, "modle.x": 1})
+    assert cfg.to_dict() == recipe.to_dict()

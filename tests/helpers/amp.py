@@ -4,30 +4,24 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from mmengine.optim import OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmpretrain.registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
-class CPUFloat16OptimWrapper(OptimWrapper):
-    """What AmpOptimWrapper does on a GPU, on a CPU, which it refuses."""
+class CPUFloat16OptimWrapper(AmpOptimWrapper):
+    """On a CPU, which AmpOptimWrapper itself refuses."""
 
     def __init__(self, loss_scale, **kwargs):
-        super().__init__(**kwargs)
-        self.scaler = torch.amp.GradScaler("cpu", **loss_scale)
+        OptimWrapper.__init__(self, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler("cpu", **loss_scale)
+        self._scale_update_param = None
 
     @contextmanager
     def optim_context(self, model):
-        with super().optim_context(model), torch.autocast("cpu", torch.float16):
+        autocast = torch.autocast("cpu", torch.float16)
+        with OptimWrapper.optim_context(self, model), autocast:
             yield
-
-    def backward(self, loss, **kwargs):
-        self.scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
-
-    def step(self, **kwargs):
-        self.scaler.step(self.optimizer, **kwargs)
-        self.scaler.update()
 
 
 #: The first step overflows float16, the others do not.

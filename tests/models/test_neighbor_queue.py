@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.ranks import run_on_ranks
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.dist import all_reduce_params
 from mmengine.runner.checkpoint import get_state_dict
@@ -22,7 +22,6 @@ def numbered(start, count, dim=3):
     return rows
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     length=st.integers(1, 12),
     sizes=st.lists(st.integers(0, 30), max_size=12),
@@ -53,7 +52,6 @@ def test_is_a_deque(length, sizes, staged):
     assert queue.features[len(queue) :].abs().sum() == 0
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     filled=st.integers(1, 40),
     m=st.integers(1, 8),

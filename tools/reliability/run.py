@@ -8,7 +8,6 @@ WORK_DIR, one file for each case.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import random
@@ -17,7 +16,6 @@ import resource
 import shutil
 import signal
 import socket
-import statistics
 import sys
 import time
 import traceback
@@ -32,6 +30,7 @@ from mmpretrain.registry import HOOKS
 
 from snclr_mm.engine import StepGuardHook
 from snclr_mm.engine.fileio.atomic_local_backend import PART
+from snclr_mm.engine.hooks import exact_resume_hook
 from snclr_mm.engine.hooks.robust_checkpoint_hook import EXIT_CODE, STOPPED
 
 ROOT = Path(__file__).parents[2]
@@ -55,10 +54,22 @@ SMALL = [
     "model.head.attention.in_channels=8",
     "model.head.num_neighbors=4",
     "default_hooks.checkpoint.interval=1",
+    "default_hooks.start.type=StartHook",
     "randomness.seed=0",
 ]
-STARTED = "Checkpoints will be saved to"
+STARTED = "The first step is next."
 PARTS = ("state_dict", "optimizer", "param_schedulers")
+
+
+@HOOKS.register_module()
+class StartHook(Hook):
+    """Says on the screen that training starts."""
+
+    priority = "VERY_LOW"
+
+    def before_train(self, runner) -> None:
+        """Print it."""
+        print(STARTED, flush=True)
 
 
 @HOOKS.register_module()
@@ -109,62 +120,65 @@ class OverheadHook(Hook):
 
     def before_train(self, runner) -> None:
         """Put a switch before what is measured."""
-        guard = StepGuardHook.of(runner)
-        (seeds,) = [h for h in runner.hooks if type(h).__name__ == "ExactResumeHook"]
         self._on, self._start = True, time.process_time()
-        for hook in (guard, seeds):
-            switched = partial(self._switch, hook.before_train_iter)
-            hook.before_train_iter = switched
-        optimizer = runner.optim_wrapper.optimizer
+        guard, wrapper = StepGuardHook.of(runner), runner.optim_wrapper
+        guarded, decide = wrapper.update_params, guard._decide
+        seed, begin = exact_resume_hook.seed_everything, guard.before_train_iter
 
-        def decide(*args) -> None:
-            if self._on:
-                guard._decide(*args)
-            else:
-                guard.kept = True
+        def begin_plainly(*args, **kwargs) -> None:  # what it counts with must be there
+            guard._first, guard._loss_is_finite, guard._batches = False, True, []
 
-        optimizer._optimizer_step_pre_hooks.clear()
-        optimizer.register_step_pre_hook(decide)
+        def step_plainly(*args) -> None:
+            guard.kept = True
 
-    def _switch(self, function: Callable, *args, **kwargs):
-        if self._on:
-            return function(*args, **kwargs)
-        guard = getattr(function, "__self__", None)
-        if isinstance(guard, StepGuardHook):  # what it counts with must be there
-            guard._first, guard.kept = False, None
-            guard._loss_is_finite, guard._batches = True, []
-        return None
+        def switch(on: Callable, off: Callable) -> Callable:
+            return lambda *args, **kwargs: (on if self._on else off)(*args, **kwargs)
+
+        exact_resume_hook.seed_everything = switch(seed, lambda *numbers: None)
+        guard.before_train_iter = switch(begin, begin_plainly)
+        unguarded = partial(type(wrapper).update_params, wrapper)
+        wrapper.update_params = switch(guarded, unguarded)
+        wrapper.optimizer._optimizer_step_pre_hooks.clear()
+        wrapper.optimizer.register_step_pre_hook(switch(decide, step_plainly))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Note the CPU time of the step, data loading included: others may be busy."""
         now = time.process_time()
         if runner.iter >= 8:
             self.times[self._on].append(now - self._start)
-        self._on, self._start = not self._on, now
+        # On, off, off, on: a drift adds to both alike.
+        self._on, self._start = (runner.iter + 1) % 4 in (0, 3), now
         if runner.iter + 1 == runner.max_iters:
-            on, off = (statistics.median(self.times[key]) for key in (True, False))
-            text = {"ms on": on * 1e3, "ms off": off * 1e3, "ratio": on / off}
+            on, off = (np.array(self.times[key]) for key in (True, False))
+            ratios = on / off  # of neighbors
+            drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+            text = {
+                "pairs": len(ratios),
+                "ms on": 1e3 * float(np.median(on)),
+                "ms off": 1e3 * float(np.median(off)),
+                "ratio": float(np.median(ratios)),
+                "95 %": np.quantile(np.median(drawn, 1), [0.025, 0.975]).tolist(),
+            }
             Path(self.out).write_text(json.dumps(text))
 
 
 def load_train() -> Callable:
     """The main function of tools/train.py."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "tools/train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "tools"))
     # MMEngine's pretty-printing of a config takes seconds, for each checkpoint.
     import yapf.yapflib.yapf_api as yapf
+    from train import main
 
     yapf.FormatCode = lambda text, **_: (text, 0)
-    return module.main
+    return main
 
 
-def write_data(folder: Path) -> None:
+def write_data(folder: Path, count: int = IMAGES) -> None:
     """Random images in Fashion-MNIST's file format."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (IMAGES, 28, 28), dtype=np.uint8)
-    labels = rng.integers(0, 10, IMAGES, dtype=np.uint8)
+    images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, count, dtype=np.uint8)
     for split in ("train", "t10k"):
         for kind, data in (("images-idx3", images), ("labels-idx1", labels)):
             header = np.array([0x800 + data.ndim, *data.shape], dtype=">i4")
@@ -300,6 +314,7 @@ def reference(root: Path, ranks: int) -> tuple[dict, float]:
         run.wait_for(children[0], partial(run.says, STARTED))
         started = time.monotonic()
         assert run.wait(children) == [0] * ranks, "the reference run failed"
+        assert run.says(STARTED)  # else kills would come too late
     return run.end_state(), max(time.monotonic() - started, 1.0)
 
 
@@ -434,18 +449,18 @@ def long_run(root: Path, steps: int) -> dict:
         f"default_hooks.attack.measure={out}",
         "default_hooks.logger.interval=1000",
     )
-    codes = run.wait(run.start(), 3000)
+    codes = run.wait(run.start(), 4 * 3600)
     return {"exit codes": codes, "marks": json.loads(out.read_text())}
 
 
 def overhead(root: Path, steps: int) -> dict:
     """On and off in turn in one run, of the Fashion-MNIST recipe's own size."""
     out = root / "overhead.json"
+    write_data(root / "batch", 128)  # one batch of the recipe, an epoch per step
     run = Run(root, root / "overhead")
     run.options = [
-        f"train_dataloader.dataset.data_root={root / 'data'}",
+        f"train_dataloader.dataset.data_root={root / 'batch'}",
         "train_dataloader.num_workers=0",
-        f"train_dataloader.batch_size={IMAGES}",
         f"train_cfg.max_epochs={steps}",
         f"default_hooks.checkpoint.interval={steps}",
         "default_hooks.overhead.type=OverheadHook",
@@ -454,7 +469,7 @@ def overhead(root: Path, steps: int) -> dict:
         "randomness.seed=0",
     ]
     shutil.rmtree(run.folder, ignore_errors=True)
-    codes = run.wait(run.start(), 3000)
+    codes = run.wait(run.start(), 4 * 3600)
     return {"exit codes": codes, **json.loads(out.read_text())}
 
 

@@ -52,13 +52,17 @@ def usage(path: Path, architecture: Architecture) -> str:
 
 
 def _settings(architecture: ViTArchitecture) -> dict[str, Any]:
+    width, hidden = architecture.embed_dims, architecture.feedforward_channels
+    ratio = hidden / width
+    if int(width * ratio) != hidden:  # as timm computes it
+        ratio = (hidden + 0.5) / width
     return dict(
         img_size=architecture.image_size,
         patch_size=architecture.patch_size,
-        embed_dim=architecture.embed_dims,
+        embed_dim=width,
         depth=architecture.num_layers,
         num_heads=architecture.num_heads,
-        mlp_ratio=architecture.feedforward_channels / architecture.embed_dims,
+        mlp_ratio=ratio,
         num_classes=0,
     )
 

@@ -21,6 +21,9 @@ SKIPPED = "skipped_steps"
 class StepGuardHook(Hook):
     """Skips an optimizer step, on all ranks, whose loss or gradients are not finite.
 
+    Nor may their norm overflow: the step would fill an optimizer's statistics with
+    infinity, for good.
+
     Before each step the ranks agree on one flag, which the host reads once. A refused
     step finds no gradients, so weights and optimizer stay bitwise as they were, and the
     running statistics of normalization layers are put back to what they were before the
@@ -144,10 +147,14 @@ class StepGuardHook(Hook):
     def _decide(self, optimizer, args, kwargs) -> None:
         """Agree with the other ranks; take the gradients away from a bad step."""
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = get_total_norm([p.grad for p in params if p.grad is not None], torch.inf)
-        flags = [norm.isfinite(), self._loss_is_finite, *(c() for c in self.checks)]
+        grads = [p.grad for p in params if p.grad is not None]
         # A fused optimizer is called even for a step that its loss scaler refuses.
         found_inf = getattr(optimizer, "found_inf", None)
+        # On CPUs the largest value takes ten times as long as the sum of squares, which
+        # overflows sooner where gradients are float16, or not yet scaled back.
+        largest = found_inf is not None or torch.float16 in {g.dtype for g in grads}
+        norm = get_total_norm(grads, torch.inf if largest else 2.0)
+        flags = [norm.isfinite(), self._loss_is_finite, *(c() for c in self.checks)]
         if found_inf is not None:
             flags.append(found_inf == 0)
         good = torch.stack([torch.as_tensor(f).to(norm.device).all() for f in flags])

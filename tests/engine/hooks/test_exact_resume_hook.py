@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers.amp import on_each_device
 from helpers.ranks import run_on_ranks
 from helpers.tiny import FIXED_VIEWS, build_runner, norm_free, tiny_config
 from mmengine.hooks import Hook
@@ -112,6 +113,17 @@ def test_an_interrupted_run_ends_as_any_other(digits_root, tmp_path, overrides):
     # checkpoint that follows replaces what was saved at the stop.
     stops = [2, 3, 4] if not overrides else [6]
     assert interrupted(digits_root, tmp_path, stops, **overrides) == 0
+
+
+@on_each_device
+def test_the_loss_scale_goes_on(digits_root, tmp_path, wrapper):
+    """It grows after each third step: so it must know how many there were."""
+    scale = dict(init_scale=2.0**5, growth_interval=3)
+    scaled = dict(optim_wrapper__type=wrapper, optim_wrapper__loss_scale=scale)
+    interrupted(digits_root, tmp_path, [2, 4], **scaled)
+    saved = torch.load(tmp_path / "parts/epoch_2.pth", weights_only=False)
+    assert saved["optimizer"]["loss_scaler"]["scale"] == 2.0**7
+    assert saved["optimizer"]["loss_scaler"]["_growth_tracker"] == 2
 
 
 def on_two_ranks(rank, data_root, folder, overrides):

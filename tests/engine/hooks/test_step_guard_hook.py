@@ -6,6 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
 
+from snclr_mm.engine import StepGuardHook
+
 BAD = 3
 
 
@@ -137,6 +139,27 @@ def test_one_bad_step(digits_root, tmp_path, kind, overrides):
     if kind != "gradient":
         _, _, listed = log.partition("pixels are not finite in (index, path) [(")
         assert int(listed.split(",")[0]) in range(64)
+
+
+@pytest.mark.parametrize(
+    "dtype, value, kept",
+    [
+        (torch.float32, 1e18, True),
+        (torch.float32, 1e20, False),  # squared it is infinity
+        (torch.float16, 6e4, True),
+        (torch.float16, torch.inf, False),
+        (torch.bfloat16, torch.nan, False),
+    ],
+)
+def test_large_gradients(dtype, value, kept):
+    params = [torch.nn.Parameter(torch.zeros(3, dtype=dtype)) for _ in range(2)]
+    optimizer = torch.optim.SGD(params, lr=1e-3)
+    guard = StepGuardHook()
+    guard._loss_is_finite = True
+    params[0].grad = torch.full_like(params[0], value)
+    guard._decide(optimizer, (), {})
+    assert guard.kept == kept
+    assert (params[0].grad is not None) == kept
 
 
 def one_bad_rank(rank, data_root, work_dir):

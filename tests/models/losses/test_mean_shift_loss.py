@@ -2,6 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.naive import naive_mean_shift
+from hypothesis import given
+from hypothesis import strategies as st
 from mmpretrain.registry import MODELS
 
 from snclr_mm.models.losses import mean_shift_loss
@@ -12,6 +14,21 @@ MIXES = (None, 0.0, 0.3, 1.0)
 def make(n, K, d):
     neighbors = F.normalize(torch.randn(n, K, d).double(), dim=-1)
     return torch.randn(n, d).double(), torch.randn(n, d).double(), neighbors
+
+
+@given(
+    n=st.integers(1, 6),
+    K=st.integers(0, 6),
+    d=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+    mix=st.none() | st.floats(0, 1),
+)
+def test_generated_inputs_equal_naive_loop(n, K, d, seed, mix):
+    torch.manual_seed(seed)
+    inputs = make(n, K, d)
+    torch.testing.assert_close(
+        mean_shift_loss(*inputs, mix), naive_mean_shift(*inputs, mix)
+    )
 
 
 @pytest.mark.parametrize("mix", MIXES)

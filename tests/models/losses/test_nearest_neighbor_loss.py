@@ -2,6 +2,8 @@ import pytest
 import torch
 from helpers.naive import naive_nearest_neighbor
 from helpers.ranks import run_on_ranks
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snclr_mm.models.losses import info_nce, nearest_neighbor_loss
 
@@ -10,6 +12,21 @@ def make(n, K, d):
     g = torch.Generator().manual_seed(n + K)
     query = torch.randn(n, d, generator=g).double()
     return query, torch.randn(n, K, d, generator=g).double()
+
+
+@given(
+    n=st.integers(1, 5),
+    K=st.integers(1, 4),
+    d=st.integers(1, 6),
+    temperature=st.floats(0.02, 10),
+    symmetric=st.booleans(),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_generated_inputs_equal_naive_loop(n, K, d, temperature, symmetric, scale):
+    query, neighbors = make(n, K, d)
+    loss = nearest_neighbor_loss(query * scale, neighbors, temperature, symmetric)
+    expected = naive_nearest_neighbor(query, neighbors, temperature, symmetric)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

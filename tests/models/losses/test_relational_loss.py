@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from helpers.naive import naive_relational
 from helpers.operations import autocast_knows_meta
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snclr_mm.models.losses import relational_loss
@@ -29,6 +31,27 @@ def test_equals_naive_loop_and_gradcheck(n, Q, d, own_weight, chunk, monkeypatch
     query.requires_grad_()
     assert torch.autograd.gradcheck(
         lambda z: relational_loss(z, key, rows, *settings), query
+    )
+
+
+@given(
+    n=st.integers(1, 5),
+    Q=st.integers(1, 20),
+    d=st.integers(1, 5),
+    seed=st.integers(0, 10**6),
+    temperature=st.floats(0.02, 10),
+    target=st.floats(0.02, 10),
+    own_weight=st.none() | st.floats(0, 1),
+)
+def test_generated_inputs_equal_naive_loop(
+    n, Q, d, seed, temperature, target, own_weight
+):
+    torch.manual_seed(seed)
+    inputs = make(n, Q, d)
+    settings = (temperature, target, own_weight)
+    loss = relational_loss(*inputs, *settings)
+    torch.testing.assert_close(
+        loss, naive_relational(*inputs, *settings), rtol=1e-9, atol=1e-9
     )
 
 

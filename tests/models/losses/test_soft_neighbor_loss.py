@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from helpers.naive import naive_loss
 from helpers.ranks import run_on_ranks
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snclr_mm.models import CrossAttentionNeck, soft_neighbor_loss
 
@@ -87,6 +89,42 @@ def test_equals_naive_loop(n, K, Q, d, w_0, objective):
     )
     expected = naive_loss(*inputs.values(), 0.2, objective, w_0)
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+
+
+@given(
+    n=st.integers(1, 5),
+    views=st.integers(1, 2),
+    K=st.integers(0, 4),
+    Q=st.integers(1, 9),
+    d=st.integers(1, 5),
+    seed=st.integers(0, 10**6),
+    temperature=st.floats(0.02, 10),
+    objective=st.sampled_from(OBJECTIVES),
+    w_0=st.floats(1e-3, 10),
+    without=st.booleans(),
+    scale=st.sampled_from([1e-3, 1.0, 1e4]),
+)
+def test_generated_inputs_equal_naive_loop(
+    n, views, K, Q, d, seed, temperature, objective, w_0, without, scale
+):
+    parts = [make(n, K, Q, d, seed=seed + view) for view in range(views)]
+    inputs, expected = dict(parts[0]), []
+    for part in parts:
+        part["query"] *= scale
+        if without:  # some neighbors do not count
+            part["positiveness"][::2] = 0
+        view = {**inputs, **{k: part[k] for k in ("query", "positiveness")}}
+        expected.append(naive_loss(*view.values(), temperature, objective, w_0))
+    for name in ("query", "positiveness"):
+        inputs[name] = torch.cat([part[name] for part in parts])
+    inputs["query"].requires_grad_()
+    loss = soft_neighbor_loss(
+        **inputs, temperature=temperature, objective=objective, own_positiveness=w_0
+    )
+    expected = torch.stack(expected).mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    loss.backward()
+    assert inputs["query"].grad.isfinite().all()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
