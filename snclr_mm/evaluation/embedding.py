@@ -16,7 +16,6 @@ from snclr_mm.datasets import ImageFolder, LoadImage
 
 from .features import batch_features, check_finite
 
-
 #: Their images are RGB, where files are read as BGR.
 RGB_DATASETS = ("CIFAR10", "CIFAR100")
 
