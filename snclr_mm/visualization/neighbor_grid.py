@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import BinaryIO
 
 import numpy as np
@@ -80,7 +81,8 @@ def plot_neighbors(
     )
     if neighbor_names:
         legend += ". Frame: solid blue, the query's class; dashed orange, another"
-    figure.supxlabel(legend, fontsize=10)
+    width = int(12 * figure.get_figwidth())  # characters, of a twelfth of an inch
+    figure.supxlabel(fill(legend, width), fontsize=10)
     figure.savefig(path, dpi=110)
 
 

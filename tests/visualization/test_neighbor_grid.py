@@ -61,3 +61,10 @@ def test_names_are_shown_as_they_are(photos, tmp_path):
         (abs(i - (0xB2, 0x72, 0)).max(axis=2) < 8).sum() for i in (image, same)
     )
     assert 0.4 * all_blue < blue < 0.6 * all_blue
+
+
+def test_nothing_is_cut_off(photos, tmp_path):
+    """Few neighbors make a narrow picture, with the longest legend."""
+    names = dict(query_names=["a", "a"], neighbor_names=[["a"] * 3] * 2)
+    image = draw(photos, tmp_path / "a.png", np.ones((2, 3)), chance=1 / 3, **names)
+    assert (image[:, :3] == 255).all() and (image[-60:, -3:] == 255).all()
