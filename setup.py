@@ -37,12 +37,15 @@ EXTRAS = {
     "timm": ["timm>=1.0"],
     # The linear probes and pictures of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8", "pillow"],
+    # Where the curves and pictures of a training may go, besides files.
+    "logging": ["tensorboard>=2.17", "wandb>=0.19", "mlflow>=2.14"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.6",
         "filelock",
         "hypothesis>=6.100",
         "ruff>=0.12",
+        "tensorboard>=2.17",
     ],
     # The documentation site, tools/docs.sh; ruff formats signatures.
     "docs": [

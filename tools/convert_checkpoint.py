@@ -8,6 +8,7 @@ library's own model; its features of a photograph must be the source's.
 """
 
 import argparse
+import hashlib
 from pathlib import Path
 
 TARGETS = ("mmpretrain", "mmdet", "mmseg", "torchvision", "timm", "detectron2")
@@ -91,7 +92,10 @@ def main(argv: list[str] | None = None) -> Conversion:
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f"Error: {error}") from None
     print(describe(conversion, verbose))
-    print(f"{options['target']}\nUse it as: {conversion.usage}")
+    content = options["target"].read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    print(f"{options['target']}: {len(content) / 1e6:.2f} MB, SHA-256 {digest}")
+    print(f"Use it as: {conversion.usage}")
     return conversion
 
 

@@ -1,8 +1,15 @@
+import base64
+import io
 import json
 import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
+
+EDGE = 96  # of the pictures in a page, at most, pixels
 
 
 def write_page(template: str, data: dict, path: str | Path) -> None:
@@ -20,6 +27,18 @@ def write_page(template: str, data: dict, path: str | Path) -> None:
     text = json.dumps(_finite(data), separators=(",", ":")).replace("<", "\\u003c")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(page.replace("{{data}}", text), encoding="utf-8")
+
+
+def encode_picture(image: np.ndarray) -> str:
+    """A small copy for a page: WebP in base64.
+
+    Args:
+        image (np.ndarray): RGB, [H, W, 3], uint8.
+    """
+    picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
+    picture.thumbnail((EDGE, EDGE))
+    picture.save(buffer, "WEBP", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _finite(node: Any) -> Any:

@@ -1,19 +1,14 @@
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from snclr_mm.evaluation.positiveness import positiveness_entropy
 
-from .html_page import write_page
+from .html_page import encode_picture, write_page
 from .neighbors import FoundNeighbors
-
-EDGE = 96  # of the pictures in the page, at most, pixels
 
 
 def write_neighbor_browser(
@@ -49,7 +44,7 @@ def write_neighbor_browser(
         runs.append(run)
     data = {
         "about": about,
-        "images": [_webp(image) for image in images],
+        "images": [encode_picture(image) for image in images],
         "names": list(names),
         "labels": labels and list(labels),
         "classes": list(classes),
@@ -78,11 +73,3 @@ def _thousandths(values: Tensor) -> list:
     if values.dim() > 1:
         return [_thousandths(row) for row in values]
     return [None if math.isnan(x) else round(1000 * x) for x in values.tolist()]
-
-
-def _webp(image: np.ndarray) -> str:
-    """A small copy in base64."""
-    picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    picture.thumbnail((EDGE, EDGE))
-    picture.save(buffer, "WEBP", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()

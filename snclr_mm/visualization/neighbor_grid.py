@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
+from typing import BinaryIO
 
 import numpy as np
 
@@ -11,10 +13,10 @@ def plot_neighbors(
     queries: Sequence[np.ndarray],
     neighbors: Sequence[Sequence[np.ndarray]],
     scores: np.ndarray,
-    path: str | Path,
+    path: str | Path | BinaryIO,
     chance: float | None = None,
-    query_names: Sequence[str] | None = None,
-    neighbor_names: Sequence[Sequence[str]] | None = None,
+    query_names: Sequence[str | None] | None = None,
+    neighbor_names: Sequence[Sequence[str | None]] | None = None,
 ) -> None:
     """Draw each query with its neighbors, best first, a bar below each for its score.
 
@@ -22,12 +24,14 @@ def plot_neighbors(
         queries (Sequence[np.ndarray]): n images, [H, W] or RGB [H, W, 3], uint8.
         neighbors (Sequence[Sequence[np.ndarray]]): Those of each, likewise.
         scores (np.ndarray): [n, count]: positiveness w_i, or a similarity up to 1.
-        path (str | Path): PNG to write.
+        path (str | Path | BinaryIO): PNG to write.
         chance (float, optional): 1/K, of which positiveness is drawn as a multiple.
             Defaults to None: the scores are similarities.
-        query_names (Sequence[str], optional): Class of each query; with it a frame
-            tells whether a neighbor is of the same one. Defaults to None: no frames.
-        neighbor_names (Sequence[Sequence[str]], optional): Class of each neighbor.
+        query_names (Sequence[str | None], optional): Class of each query, None where it
+            is not known; with it a frame tells whether a neighbor is of the same one.
+            Defaults to None: no frames.
+        neighbor_names (Sequence[Sequence[str | None]], optional): Class of each
+            neighbor.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -45,21 +49,22 @@ def plot_neighbors(
             axes = grid[row, column]
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
             axes.set(xticks=[], yticks=[])
-            name = query_names[row] if query_names else ""
+            name = query_names[row] if query_names else None
             for side in axes.spines.values():
                 side.set_visible(False)
             if column < 2:
-                axes.set_xlabel(name, fontsize=9)
+                axes.set_xlabel(name or "", fontsize=9, parse_math=False)
                 continue
             value, line = values[row, column - 2], ""
             if neighbor_names:
                 other = neighbor_names[row][column - 2]
                 color, style = SAME if other == name else OTHER
-                line = f"{other}\n"
+                line = f"{other or 'no label'}\n"
                 for side in axes.spines.values():
-                    side.set(visible=True, color=color, linestyle=style, linewidth=2.5)
+                    side.set(color=color, linestyle=style, linewidth=2.5)
+                    side.set_visible(other is not None and name is not None)
             text = f"{value:.2f} / K" if chance else f"{value:.2f}"
-            axes.set_xlabel(line + text, fontsize=9, labelpad=9)
+            axes.set_xlabel(line + text, fontsize=9, labelpad=9, parse_math=False)
             box = dict(transform=axes.transAxes, clip_on=False, linewidth=0)
             axes.add_patch(Rectangle((0, -0.1), 1, 0.06, color="0.88", **box))
             share = max(0.0, value) / longest
@@ -76,7 +81,8 @@ def plot_neighbors(
     )
     if neighbor_names:
         legend += ". Frame: solid blue, the query's class; dashed orange, another"
-    figure.supxlabel(legend, fontsize=10)
+    width = int(12 * figure.get_figwidth())  # characters, of a twelfth of an inch
+    figure.supxlabel(fill(legend, width), fontsize=10)
     figure.savefig(path, dpi=110)
 
 

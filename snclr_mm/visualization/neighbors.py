@@ -55,31 +55,19 @@ def find_neighbors(
     Raises:
         ValueError: If a feature is not finite.
     """
-    head = getattr(model, "head", None)
-    soft = isinstance(head, SoftNeighborHead) and hasattr(model, "momentum_encoder")
-    weighted = soft and head.num_neighbors > 0
-
-    def embed(batch: dict, online: bool) -> tuple[Tensor, Tensor]:
-        """Keys, and what the attention compares them with if ``online``."""
-        if not soft:
-            features = batch_features(model, batch)[0]
-            return features, features
-        inputs = model.data_preprocessor(batch)["inputs"]
-        key = model.momentum_encoder(inputs)[0]
-        online = online and weighted
-        return key, model.neck(model.backbone(inputs))[0] if online else key
-
-    parts = [embed(batch, online=queries is None) for batch in candidates]
+    weighted = _is_soft(model) and model.head.num_neighbors > 0
+    online = weighted and queries is None
+    parts = [_embed(model, batch, online) for batch in candidates]
     keys, y_1 = (torch.cat(part) for part in zip(*parts, strict=True))
     check_finite(keys, "the candidates")
     keys = query_keys = F.normalize(keys, dim=1)
     if queries is None:
         own = torch.arange(len(keys))
     else:
-        query_keys, y_1 = embed(queries, online=True)
+        query_keys, y_1 = _embed(model, queries, weighted)
         query_keys = F.normalize(query_keys, dim=1)
     most = len(keys) - (own is not None)
-    k = min(head.num_neighbors if weighted else count, most)
+    k = min(model.head.num_neighbors if weighted else count, most)
     found = []
     for rows in torch.arange(len(query_keys)).split(1024):
         similarity, index = top_k(query_keys[rows], keys, k + (own is not None))
@@ -87,7 +75,43 @@ def find_neighbors(
             other = index != own[rows, None].to(index.device)
             other[:, -1] &= ~other.all(dim=1)  # where equal ones hide it, one of them
             similarity, index = (x[other].view(-1, k) for x in (similarity, index))
-        score = head.attention(y_1[rows], keys[index]) if weighted else similarity
+        score = similarity
+        if weighted:
+            score = model.head.attention(y_1[rows], keys[index])
         found.append([part[:, :count].cpu() for part in (index, similarity, score)])
     columns = (torch.cat(part) for part in zip(*found, strict=True))
     return FoundNeighbors(*columns, 1 / k if weighted else None)
+
+
+@torch.no_grad()
+def extract_keys(model: nn.Module, batches: Iterable[dict]) -> Tensor:
+    """What :func:`find_neighbors` looks images up by.
+
+    Args:
+        model (nn.Module): A self-supervised algorithm, in eval mode.
+        batches (Iterable[dict]): Batches of single views, n images.
+
+    Returns:
+        Tensor: [n, C], float32, of unit length.
+
+    Raises:
+        ValueError: If a feature is not finite.
+    """
+    keys = torch.cat([_embed(model, batch, online=False)[0] for batch in batches])
+    check_finite(keys, "the images")
+    return F.normalize(keys, dim=1)
+
+
+def _is_soft(model: nn.Module) -> bool:
+    head = getattr(model, "head", None)
+    return isinstance(head, SoftNeighborHead) and hasattr(model, "momentum_encoder")
+
+
+def _embed(model: nn.Module, batch: dict, online: bool) -> tuple[Tensor, Tensor]:
+    """Keys, and what the attention compares them with if ``online``."""
+    if not _is_soft(model):
+        features = batch_features(model, batch)[0]
+        return features, features
+    inputs = model.data_preprocessor(batch)["inputs"]
+    key = model.momentum_encoder(inputs)[0]
+    return key, model.neck(model.backbone(inputs))[0] if online else key

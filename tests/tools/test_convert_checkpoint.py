@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import timm
 import torch
@@ -37,6 +39,9 @@ def test_command(tmp_path):
     assert "backbone.cls_token -> cls_token" in text
     assert "34 tensors dropped: neck (2), momentum_encoder (32)" in text
     assert "verified: largest difference of a feature" in text
+    content = (tmp_path / "o.pth").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert f"o.pth: {len(content) / 1e6:.2f} MB, SHA-256 {digest}\n" in text
     # What it prints as the way to load the file does load it.
     line = text.rpartition("Use it as: ")[2].strip()
     space = {"timm": timm}

@@ -135,6 +135,12 @@ def test_folder_colors_and_hostile_names(run, tmp_path, capsys):
     assert np.abs(shown.mean((0, 1)) - truth.mean((0, 1))).max() < 3
     assert np.ptp(truth.mean((0, 1))) > 10
 
+    page = browse.main([*options, "--map", f"--out={tmp_path}"])
+    assert page == tmp_path / "map.html"
+    shown, data = data, read_data(page)
+    assert data["images"] == shown["images"] and data["labels"] == shown["labels"]
+    assert len(data["runs"][0]["x"]) == len(set(data["runs"][0]["x"])) == 48
+
     picture = browse.main([*options, f"--out={tmp_path / 'a.png'}"])
     assert cv2.imread(str(picture)).std() > 10
 
@@ -215,3 +221,6 @@ def test_bad_input(run, digits_root, tmp_path, capsys):
     with pytest.raises(SystemExit):
         browse.main([str(config), str(checkpoint), "--num-queries=1"])
     assert "--num-queries 1: must be at least 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        browse.main([str(config), str(checkpoint), "--map", "--out=a.png"])
+    assert "--map writes a page" in capsys.readouterr().err

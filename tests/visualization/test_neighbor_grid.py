@@ -41,3 +41,30 @@ def test_bars_are_as_long_as_the_scores(photos, tmp_path):
     weight = np.array([[0.6, 0.3, 0.1]] * 2)
     share = (dark(weight, 1 / 3) - without) / whole
     assert abs(share - (0.6 + 0.3 + 0.1) / 0.6 / 3) < 0.05
+
+
+def test_names_are_shown_as_they_are(photos, tmp_path):
+    """No formula, no tag; where a class is not known, there is no frame."""
+    evil = ["$\\frac{", "<script>"]
+    names = dict(
+        query_names=[evil[0], None], neighbor_names=[[evil[0]] * 3, [None, *evil]]
+    )
+    image = draw(photos, tmp_path / "a.png", np.ones((2, 3)), **names)
+    same = draw(
+        photos,
+        tmp_path / "b.png",
+        np.ones((2, 3)),
+        query_names=["a", "a"],
+        neighbor_names=[["a"] * 3] * 2,
+    )
+    blue, all_blue = (
+        (abs(i - (0xB2, 0x72, 0)).max(axis=2) < 8).sum() for i in (image, same)
+    )
+    assert 0.4 * all_blue < blue < 0.6 * all_blue
+
+
+def test_nothing_is_cut_off(photos, tmp_path):
+    """Few neighbors make a narrow picture, with the longest legend."""
+    names = dict(query_names=["a", "a"], neighbor_names=[["a"] * 3] * 2)
+    image = draw(photos, tmp_path / "a.png", np.ones((2, 3)), chance=1 / 3, **names)
+    assert (image[:, :3] == 255).all() and (image[-60:, -3:] == 255).all()

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from snclr_mm.visualization import FoundNeighbors, write_neighbor_browser
+from snclr_mm.visualization import (
+    FoundNeighbors,
+    write_feature_map,
+    write_neighbor_browser,
+)
 from snclr_mm.visualization.run_report import write_run_report
 
 pytestmark = pytest.mark.slow
@@ -54,6 +58,15 @@ def open_page(chromium, request):
     page.close()
 
 
+def wait_for(page, condition):
+    """As page.wait_for_function, whose eval the pages forbid."""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {condition}")
+
+
 @pytest.fixture(scope="module")
 def browser_page(tmp_path_factory):
     """2,000 pictures of two checkpoints, thousands of classes, hostile names."""
@@ -93,10 +106,10 @@ def test_walking_through_neighbors(open_page, browser_page):
     page.keyboard.press("2")
     assert query() == first.index[second, 1].item()
     page.keyboard.press("Backspace")
-    page.wait_for_function(f"query === {second}")
+    wait_for(page, f"query === {second}")
     assert query() == second
     page.goto(f"file://{path}#7")
-    page.wait_for_function("query === 7")
+    wait_for(page, "query === 7")
 
     # By search, with the keyboard alone.
     page.keyboard.press("/")
@@ -135,6 +148,64 @@ def test_speed(open_page, browser_page):
         const start = performance.now();
         document.querySelector(".neighbors .card").click();
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        return performance.now() - start;
+    }"""
+    assert min(page.evaluate(click) for _ in range(10)) < 200
+
+
+def test_map(open_page, tmp_path):
+    generator = np.random.default_rng(0)
+    pictures = generator.integers(0, 255, (N, 32, 32, 3), dtype=np.uint8)
+    places = {"a.pth": generator.normal(size=(N, 2)), EVIL: np.ones((N, 2))}
+    labels = [i % CLASSES if i % 100 else None for i in range(N)]
+    classes = [EVIL, *(f"class{i}" for i in range(1, CLASSES))]
+    names = [f"{EVIL}{i}.png" for i in range(N)]
+    path = tmp_path / "map.html"
+    write_feature_map(path, pictures, names, places, labels, classes, EVIL)
+    page = open_page(path)
+    assert page.evaluate("document.title") == "Map of the features"
+    assert page.inner_text("#about") == EVIL
+
+    def place(i):
+        x, y = page.evaluate(f"[X({i}), Y({i})]")
+        box = page.locator("canvas").bounding_box()
+        return box["x"] + x, box["y"] + y
+
+    # The outermost image, so that none hides it: by pointing, by click, by key.
+    i = int(places["a.pth"][:, 0].argmin())
+    page.mouse.move(*place(i))
+    page.wait_for_selector("#card:not([hidden])")
+    assert page.inner_text("#card").startswith(f"#{i} class")
+    page.mouse.click(*place(i))
+    page.keyboard.press("ArrowRight")
+    wait_for(page, f"pinned !== {i}")
+    assert page.evaluate(f"X(pinned) > X({i})")
+    page.keyboard.press("Escape")
+    wait_for(page, "pinned === null")
+
+    # By search, with the keyboard alone; the card stays inside the map.
+    page.keyboard.press("/")
+    page.keyboard.type("class123")
+    assert page.inner_text("#count") == "2 of 2000 images"
+    page.keyboard.press("Enter")
+    wait_for(page, "pinned === 123")
+    page.fill("#search", "no such thing")
+    assert page.inner_text("#count").startswith("No image has")
+    page.fill("#search", "")
+    page.locator("#legend button", has_text="class2").first.click()
+    assert page.inner_text("#count") == "2 of 2000 images"
+
+    # Zoom, pictures, another checkpoint.
+    page.click("#in")
+    page.check("#pictures")
+    wait_for(page, "pictures.some((picture) => picture.complete)")
+    assert page.evaluate("scale") > 1.5
+    page.select_option("#run", label=EVIL)
+    assert page.evaluate("scale") == 1
+    click = """() => {
+        const start = performance.now();
+        pin(pinned === 5 ? 6 : 5);
+        document.getElementById("card").getBoundingClientRect();
         return performance.now() - start;
     }"""
     assert min(page.evaluate(click) for _ in range(10)) < 200
