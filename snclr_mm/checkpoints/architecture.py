@@ -14,6 +14,14 @@ DEPTHS = {
     ((3, 8, 36, 3), True): 152,
 }
 
+# Dimensions of what a ViT's sizes are read off.
+DIMENSIONS = {
+    "cls_token": 3,
+    "pos_embed": 3,
+    "patch_embed.projection.weight": 4,
+    "layers.0.ffn.layers.0.0.weight": 2,
+}
+
 
 @dataclass(frozen=True)
 class ResNetArchitecture:
@@ -113,6 +121,13 @@ def _resnet(state: State) -> ResNetArchitecture:
 
 
 def _vit(state: State, num_heads: int | None) -> ViTArchitecture:
+    for name, dims in DIMENSIONS.items():
+        shape = list(state[name].shape) if name in state else None
+        if shape is not None and (len(shape) != dims or 0 in shape):
+            raise ValueError(
+                f"{name} has the shape {shape}; a plain ViT's has {dims} dimensions, "
+                "none of them 0."
+            )
     width, _, patch_size, _ = state["patch_embed.projection.weight"].shape
     tokens = state["pos_embed"].shape[1] - 1
     grid = math.isqrt(tokens)

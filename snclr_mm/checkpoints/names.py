@@ -73,8 +73,8 @@ def classifier_format(
         is_ddp = all(name.startswith("module.") for name in tensors)
         backbone = pick(tensors, invert(pairs), "module." if is_ddp else "", head)
         token = backbone.state.get("cls_token")
-        heads = None if token is None else num_heads.get(token.shape[-1])
-        return backbone._replace(num_heads=heads)
+        width = None if token is None or not token.dim() else token.shape[-1]
+        return backbone._replace(num_heads=num_heads.get(width))
 
     def write(state: State, architecture: Architecture) -> dict[str, Any]:
         return translate(state, pairs)

@@ -364,6 +364,20 @@ DAMAGES = {
 }
 
 
+@pytest.mark.parametrize("shape", [(), (24,), (1, 0, 24)])
+@pytest.mark.parametrize("name", ["cls_token", "pos_embed", "patch_embed.projection"])
+def test_sizes_are_read_off_tensors_that_have_them(name, shape, tmp_path):
+    source = tmp_path / "in.pth"
+    save_vit(source)
+    checkpoint = torch.load(source, weights_only=True)
+    name += ".weight" * name.endswith("projection")
+    checkpoint["state_dict"][f"backbone.{name}"] = torch.zeros(shape)
+    torch.save(checkpoint, source)
+    with pytest.raises(ValueError, match=f"{name} has the shape") as error:
+        convert_checkpoint(source, tmp_path / "out.pth", "timm", num_heads=2)
+    assert str(list(shape)) in str(error.value)
+
+
 @FEW
 @given(data=st.data())
 def test_generated_damage_is_refused_or_harmless(folder, data):
