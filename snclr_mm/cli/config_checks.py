@@ -17,7 +17,7 @@ import mmengine.registry
 import mmpretrain.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 
@@ -75,6 +75,8 @@ RANGES = {
     "weight_decay": Range(0, 10),
     "max_norm": Range(1e-12, 1e12),
 }  # fmt: skip
+#: Settings of which a list makes no sense.
+SINGLE = ("interval", "max_keep_ckpts")
 #: Scopes whose components are not looked up: only numbers are checked there.
 LIBRARIES = ("mmdet", "mmseg")
 #: Keys whose dicts name no component, though they may have a ``type``.
@@ -227,11 +229,16 @@ def _check(key: str, value, names: bool) -> None:
             _check_component(key, value)
     elif last in ("collate_fn", "dataset", "optimizer", "sampler"):
         raise ValueError(f"{key} has no type.")
+    elif key == "train_cfg":  # MMEngine chooses the loop by by_epoch
+        loops = map(_arguments, (EpochBasedTrainLoop, IterBasedTrainLoop))
+        by_epoch = {"by_epoch": Argument((bool,))}
+        _check_arguments(key, value, dict(ChainMap(by_epoch, *loops)))
     elif key.startswith("default_hooks."):
         raise ValueError(f"{key} has no type: MMEngine has no default hook {last!r}.")
     for name, item in value.items():
         allowed = RANGES.get(name)
-        for number in (item or [None]) if isinstance(item, list | tuple) else [item]:
+        several = isinstance(item, list | tuple) and name not in SINGLE
+        for number in (item or [None]) if several else [item]:
             unset = (item is None and last != "clip_grad") or isinstance(number, dict)
             if allowed and not unset and not allowed.allows(number):
                 raise ValueError(f"{key}.{name}={item!r} must be {allowed}.")

@@ -67,6 +67,7 @@ def test_accepts_stock_configs(path):
         ("optim_wrapper.optimizer.lr", float("nan"), "lr=nan must be a number"),
         ("optim_wrapper.optimizer.weight_decay", -1, "weight_decay=-1 must be"),
         ("train_cfg.max_epochs", 0, "train_cfg.max_epochs=0 must be a whole number"),
+        ("default_hooks.checkpoint.interval", [-1], r"interval=\[-1\] must be a whole"),
         ("train_dataloader.batch_size", 0.5, "batch_size=0.5 must be a whole number"),
         # names
         ("model.head.num_neighbours", 5, "did you mean num_neighbors"),
@@ -91,6 +92,15 @@ def test_refuses(recipe, key, value, message):
     with pytest.raises(ValueError, match=message) as error:
         check_config(cfg)
     assert key.rpartition(".")[0] in str(error.value)
+
+
+def test_a_loop_without_type(recipe):
+    cfg = deepcopy(recipe)
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
+    check_config(cfg)
+    cfg.train_cfg = dict(tye="EpochBasedTrainLoop", max_epochs=2)
+    with pytest.raises(ValueError, match="train_cfg.tye is no setting; did you mean"):
+        check_config(cfg)
 
 
 def test_options_of_unknown_keys(recipe):
