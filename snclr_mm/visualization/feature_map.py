@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .html_page import encode_picture, write_page
+from .html_page import describe_images, write_page
 
 STEPS = 9999  # of a coordinate in the page
 
@@ -56,11 +56,7 @@ def write_feature_map(
         about (str): What the images are. Defaults to "".
     """
     data = {
-        "about": about,
-        "images": [encode_picture(image) for image in images],
-        "names": list(names),
-        "labels": labels and list(labels),
-        "classes": list(classes),
+        **describe_images(images, names, labels, classes, about),
         "steps": STEPS,
         "runs": [
             {"name": name, "x": x.tolist(), "y": y.tolist()}

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,33 @@ def write_page(template: str, data: dict, path: str | Path) -> None:
     Path(path).write_text(page.replace("{{data}}", text), encoding="utf-8")
 
 
-def encode_picture(image: np.ndarray) -> str:
-    """A small copy for a page: WebP in base64.
+def describe_images(
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
+    labels: Sequence[int | None] | None,
+    classes: Sequence[str],
+    about: str,
+) -> dict[str, Any]:
+    """The part of a page's data that its images are, as small copies.
 
     Args:
-        image (np.ndarray): RGB, [H, W, 3], uint8.
+        images (Sequence[np.ndarray]): n images, RGB, [H, W, 3], uint8.
+        names (Sequence[str]): Of the files or the like, n.
+        labels (Sequence[int | None], optional): n; None where it is not known.
+        classes (Sequence[str]): Names of the labels.
+        about (str): What the images are.
     """
+    return {
+        "about": about,
+        "images": [_encode_picture(image) for image in images],
+        "names": list(names),
+        "labels": labels and list(labels),
+        "classes": list(classes),
+    }
+
+
+def _encode_picture(image: np.ndarray) -> str:
+    """WebP in base64."""
     picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
     picture.thumbnail((EDGE, EDGE))
     picture.save(buffer, "WEBP", quality=80)

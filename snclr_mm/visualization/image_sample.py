@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from mmengine.config import Config
@@ -11,10 +12,12 @@ from torch.utils.data import Dataset, Subset
 from snclr_mm.cli import check_data_roots, explain_sizes, find_test_pipeline
 from snclr_mm.evaluation import PreparedImages, list_images
 
-from .neighbors import evenly
+from .neighbor_grid import plot_neighbors
+from .neighbors import FoundNeighbors, evenly
 
 STAGES = ("val", "test", "train")
 BATCH_SIZE = 64
+DRAWN = 8  # queries of a picture, and neighbors of each
 
 
 class ImageSample:
@@ -73,6 +76,28 @@ class ImageSample:
         if label is None:
             return None
         return self.classes[label] if label < len(self.classes) else str(label)
+
+    def draw(self, found: FoundNeighbors, path: str | Path | BinaryIO) -> None:
+        """Draw eight of the images, evenly spread, with their first eight neighbors.
+
+        Args:
+            found (FoundNeighbors): Neighbors of every image among the others.
+            path (str | Path | BinaryIO): PNG to write.
+        """
+        rows = evenly(len(self.names), DRAWN)
+        index = found.index[rows, :DRAWN].tolist()
+        names = {}
+        if self.labels is not None:
+            names["query_names"] = [self.class_name(row) for row in rows]
+            names["neighbor_names"] = [[self.class_name(i) for i in r] for r in index]
+        plot_neighbors(
+            [self.pictures[row] for row in rows],
+            [[self.pictures[i] for i in line] for line in index],
+            found.score[rows, :DRAWN].numpy(),
+            path,
+            found.chance,
+            **names,
+        )
 
     def _of_config(self, cfg: Config, count: int) -> tuple[Dataset, int, str]:
         stages = [stage for stage in STAGES if cfg.get(f"{stage}_dataloader")]

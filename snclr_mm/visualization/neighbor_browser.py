@@ -7,7 +7,7 @@ from torch import Tensor
 
 from snclr_mm.evaluation.positiveness import positiveness_entropy
 
-from .html_page import encode_picture, write_page
+from .html_page import describe_images, write_page
 from .neighbors import FoundNeighbors
 
 
@@ -43,11 +43,7 @@ def write_neighbor_browser(
         run["entropy"] = chance and _thousandths(positiveness_entropy(score) / most)
         runs.append(run)
     data = {
-        "about": about,
-        "images": [encode_picture(image) for image in images],
-        "names": list(names),
-        "labels": labels and list(labels),
-        "classes": list(classes),
+        **describe_images(images, names, labels, classes, about),
         "runs": runs,
     }
     write_page("neighbor_browser.html", data, path)

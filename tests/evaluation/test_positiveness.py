@@ -17,5 +17,11 @@ def test_against_the_definition():
     assert found[2].item() == pytest.approx(math.log(3), abs=1e-12)
 
 
+def test_relative_to_the_maximum():
+    weight = torch.tensor([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.5] * 4])
+    relative = positiveness_entropy(weight) / math.log(4)
+    assert relative.tolist() == pytest.approx([0.5, 0, 1])
+
+
 def test_no_neighbor_is_left():
     assert positiveness_entropy(torch.zeros(1, 3)).isnan().all()

@@ -70,11 +70,9 @@ from snclr_mm.checkpoints.saved_model import load_model
 from snclr_mm.cli import explain_refusal
 from snclr_mm.visualization import (
     ImageSample,
-    evenly,
     extract_keys,
     find_neighbors,
     map_features,
-    plot_neighbors,
     write_feature_map,
     write_neighbor_browser,
 )
@@ -112,24 +110,6 @@ def short_names(paths: list[str]) -> list[str]:
     return names
 
 
-def draw(path: Path, images: ImageSample, found) -> None:
-    """Eight queries with their first eight neighbors, as a picture."""
-    rows = evenly(len(images.names), 8)
-    index = found.index[rows, :8].tolist()
-    names = {}
-    if images.labels is not None:
-        names["query_names"] = [images.class_name(row) for row in rows]
-        names["neighbor_names"] = [[images.class_name(i) for i in row] for row in index]
-    plot_neighbors(
-        [images.pictures[row] for row in rows],
-        [[images.pictures[i] for i in line] for line in index],
-        found.score[rows, :8].numpy(),
-        path,
-        found.chance,
-        **names,
-    )
-
-
 def write(args: argparse.Namespace) -> Path:
     model, cfg = load(args.checkpoint, args.config, args.trust_checkpoint)
     init_default_scope(cfg.get("default_scope", "mmpretrain"))
@@ -150,7 +130,7 @@ def write(args: argparse.Namespace) -> Path:
         out = out / page
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".png":
-        draw(out, images, found[names[0]])
+        images.draw(found[names[0]], out)
     else:
         write_page = write_feature_map if args.map else write_neighbor_browser
         write_page(

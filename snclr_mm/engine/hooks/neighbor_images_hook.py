@@ -9,8 +9,6 @@ from mmpretrain.registry import HOOKS, VISBACKENDS
 from mmpretrain.utils import get_ori_model
 from PIL import Image
 
-QUERIES, NEIGHBORS = 8, 8
-
 
 @HOOKS.register_module()
 class NeighborImagesHook(Hook):
@@ -46,10 +44,9 @@ class NeighborImagesHook(Hook):
 
     def before_train(self, runner) -> None:
         """Read the images."""
-        from snclr_mm.visualization import ImageSample, evenly
+        from snclr_mm.visualization import ImageSample
 
         self.images = ImageSample(runner.cfg, self.num_images)
-        self.rows = evenly(len(self.images.names), QUERIES)
 
     def after_train_epoch(self, runner) -> None:
         """Draw; where features are not finite, the log says so, and training goes on.
@@ -58,32 +55,19 @@ class NeighborImagesHook(Hook):
         """
         if not self.every_n_epochs(runner, self.interval):
             return
-        from snclr_mm.visualization import find_neighbors, plot_neighbors
+        from snclr_mm.visualization import find_neighbors
 
-        images, rows = self.images, self.rows
         model = get_ori_model(runner.model)
         model.eval()  # the loop sets train() in each epoch
         try:
-            found = find_neighbors(model, images.batches, count=NEIGHBORS)
+            found = find_neighbors(model, self.images.batches)
         except ValueError as error:
             runner.logger.warning(f"NeighborImagesHook: no picture was drawn: {error}")
             return
         if not is_main_process():
             return
-        index = found.index[rows].tolist()
-        names = {}
-        if images.labels is not None:
-            names["query_names"] = [images.class_name(i) for i in rows]
-            names["neighbor_names"] = [[images.class_name(i) for i in r] for r in index]
         buffer = io.BytesIO()
-        plot_neighbors(
-            [images.pictures[i] for i in rows],
-            [[images.pictures[i] for i in row] for row in index],
-            found.score[rows].numpy(),
-            buffer,
-            found.chance,
-            **names,
-        )
+        self.images.draw(found, buffer)
         picture = np.asarray(Image.open(buffer).convert("RGB"))
         runner.visualizer.add_image("neighbors", picture, step=runner.iter)
 
