@@ -17,14 +17,18 @@ def write_page(template: str, data: dict, path: str | Path) -> None:
     """Write a self-contained HTML page: a template of this package, and its data.
 
     The data cannot leave the JSON that it is written as, whatever its strings hold, and
-    the templates show strings as text. They forbid the page to load anything.
+    the templates show strings as text. ``head.html``, which all begin with, forbids the
+    page to load anything.
 
     Args:
         template (str): File in ``templates/``.
         data (dict): As for :func:`json.dumps`; what is not finite becomes null.
         path (str | Path): File to write; its folder is made.
     """
-    page = files(__package__).joinpath("templates", template).read_text("utf-8")
+    templates = files(__package__).joinpath("templates")
+    page = templates.joinpath(template).read_text("utf-8")
+    head = templates.joinpath("head.html").read_text("utf-8")
+    page = page.replace("{{head}}\n", head)
     text = json.dumps(_finite(data), separators=(",", ":")).replace("<", "\\u003c")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(page.replace("{{data}}", text), encoding="utf-8")
