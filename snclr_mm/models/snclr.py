@@ -33,7 +33,8 @@ class SNCLR(MoCoV3):
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
-        ValueError: If the projector's width is not the queue's.
+        ValueError: If the backbone does not give one feature map, or the projector's
+            width is not the queue's.
         TypeError: If the head does not look neighbors up.
     """
 
@@ -56,6 +57,12 @@ class SNCLR(MoCoV3):
             raise TypeError(
                 f"model.head.type={type(self.head).__name__} looks no neighbors up: "
                 "use a NeighborHead, such as SoftNeighborHead, or the algorithm MoCoV3."
+            )
+        maps = getattr(self.backbone, "out_indices", None)
+        if isinstance(maps, list | tuple) and (len(maps) != 1 or maps[0] < 0):
+            raise ValueError(
+                f"model.backbone.out_indices={maps!r} must be the number of one stage "
+                "of the backbone, counted from 0."
             )
         width = neck.get("out_channels") if isinstance(neck, dict) else None
         if width not in (None, self.head.queue.dim):

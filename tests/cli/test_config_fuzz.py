@@ -23,8 +23,6 @@ SENSIBLE = {
     ("data_root", "'x'"), ("data_root", "'False'"),
     # It counts the images before it trains.
     ("indices", "-1"), ("indices", "[]"), ("indices", "[-1]"),
-    # Known to end in a message that does not name the key.
-    ("out_indices", "[-1]"),
 }  # fmt: skip
 
 

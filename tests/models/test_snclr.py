@@ -198,6 +198,9 @@ def test_the_host_waits_for_one_flag_in_a_step(head):
 def test_bad_config_and_input():
     with pytest.raises(ValueError, match=r"neck\.out_channels=9 .*queue\.dim=8"):
         SNCLR(backbone=RESNET, neck=neck(out_channels=9), head=soft_head())
+    for maps in ([-1], [0, 0]):
+        with pytest.raises(ValueError, match=r"backbone\.out_indices=.* one stage"):
+            SNCLR(dict(RESNET, out_indices=maps), neck=neck(), head=soft_head())
     stock = dict(
         type="MoCoV3Head", predictor=predictor(), loss=dict(type="CrossEntropyLoss")
     )
