@@ -5,7 +5,7 @@ __version__ = "0.1.0"
 from . import compat  # noqa: I001  (first: it makes mmpretrain importable)
 from . import checkpoint_safety, datasets, engine, evaluation, models
 from .evaluation import embed, list_images
-from .registry import register_all_modules, register_configs
+from .registry import register_configs
 
 register_configs()
 
@@ -19,5 +19,4 @@ __all__ = [
     "evaluation",
     "list_images",
     "models",
-    "register_all_modules",
 ]

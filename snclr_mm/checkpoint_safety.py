@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from unittest.mock import patch
 
 import mmengine.runner.checkpoint
 import numpy as np
@@ -97,6 +98,21 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
         _check_content(path, loaded)
         _disarm(loaded)
     return loaded
+
+
+def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
+    """Read a checkpoint file or URL, on the CPU, as :func:`load_checkpoint` does.
+
+    Args:
+        path (str | Path): Whatever MMEngine's CheckpointLoader knows.
+        trust (bool): As for :func:`load_checkpoints_safely`, but for this file alone.
+            Defaults to False.
+    """
+    with patch.dict(os.environ):  # Other code of the process may load as before.
+        load_checkpoints_safely(trust)
+        return mmengine.runner.checkpoint.CheckpointLoader.load_checkpoint(
+            str(path), map_location="cpu", logger="silent"
+        )
 
 
 @contextmanager

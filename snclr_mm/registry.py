@@ -71,19 +71,6 @@ FUNCTIONS = ScopedRegistry(mmengine.registry.FUNCTIONS)
 INFERENCERS = ScopedRegistry(mmengine.registry.INFERENCERS)
 
 
-def register_all_modules(init_default_scope: bool = True) -> None:
-    """Register every component, as the function of this name in MMPretrain does.
-
-    Args:
-        init_default_scope (bool): Whether names without a scope are looked up in
-            ``snclr_mm`` from now on. Defaults to True.
-    """
-    import snclr_mm  # noqa: F401
-
-    if init_default_scope:
-        mmengine.registry.init_default_scope("snclr_mm")
-
-
 def register_configs() -> None:
     """Let MMEngine find ``snclr_mm::`` configs, and MMPretrain the models by name.
 

@@ -5,7 +5,6 @@ from helpers.tiny import build_runner, tiny_config
 from mmengine.registry import DefaultScope, Registry
 
 import snclr_mm.registry
-from snclr_mm import register_all_modules
 from snclr_mm.models import SNCLR, NeighborQueue
 
 
@@ -54,10 +53,3 @@ def test_training_in_the_scope(digits_root, tmp_path):
     runner = build_runner(cfg)
     runner.train()
     assert runner.iter == 4
-
-
-def test_register_all_modules():
-    register_all_modules(init_default_scope=False)
-    assert DefaultScope.get_current_instance().scope_name == "mmpretrain"
-    register_all_modules()
-    assert DefaultScope.get_current_instance().scope_name == "snclr_mm"

@@ -8,10 +8,7 @@ with their neighbors.
 """
 
 import argparse
-import contextlib
-import io
 import json
-import logging
 import subprocess
 import sys
 import time
@@ -62,7 +59,6 @@ import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.device import get_device
-from mmengine.runner import Runner
 from torch import nn
 
 from snclr_mm.cli import build_runner, set_dataloader_defaults
@@ -118,18 +114,6 @@ def step(number: int, text: str) -> None:
     print(f"\n[{number}/{STEPS}] {time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-def silent_init(cfg: Config) -> Runner:
-    """Build the Runner with its weights; pages of text go to the log file alone."""
-    with contextlib.redirect_stdout(io.StringIO()), build_runner(cfg) as runner:
-        model = runner.model
-        model.init_weights()
-        model.init_weights = lambda: None  # Runner.train() would do it again, and warn
-    for handler in runner.logger.handlers:
-        if type(handler) is logging.StreamHandler:
-            handler.setStream(sys.stdout)
-    return runner
-
-
 def evaluate(name: str, model: nn.Module, splits: tuple[Split, Split]) -> dict:
     """The accuracies of a network or of raw pixels, percent, as in ``RESULTS``."""
     pair = extract_pair(model, splits, get_device())
@@ -170,8 +154,10 @@ def main(argv: list[str] | None = None) -> dict:
     start = time.time()
     step(1, "Data")
     prepare_data(args.data_root)
-    runner = silent_init(build_config(args))
-    model = runner.model
+    with build_runner(build_config(args)) as runner:
+        model = runner.model
+        model.init_weights()
+        model.init_weights = lambda: None  # Runner.train() would do it again, and warn
     # Read once: they serve the evaluations of three models and the pictures.
     splits = [
         split._replace(dataloader=list(split.dataloader))

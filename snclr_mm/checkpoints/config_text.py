@@ -27,15 +27,18 @@ def literal(node: ast.expr, otherwise: Callable[[ast.expr], Any]) -> Any:
         otherwise (Callable): What stands for a part that is none of these.
     """
     called = isinstance(node, ast.Call) and getattr(node.func, "id", None)
-    if called == "dict" and not node.args:
+    if called == "dict" and not node.args and all(pair.arg for pair in node.keywords):
         return {pair.arg: literal(pair.value, otherwise) for pair in node.keywords}
-    if isinstance(node, ast.Dict) and None not in node.keys:
-        pairs = zip(node.keys, node.values, strict=True)
-        return {literal(k, otherwise): literal(v, otherwise) for k, v in pairs}
     if isinstance(node, ast.List | ast.Tuple):
         kind = list if isinstance(node, ast.List) else tuple
         return kind(literal(item, otherwise) for item in node.elts)
     try:
-        return ast.literal_eval(node)
-    except ValueError:
+        if isinstance(node, ast.Dict) and None not in node.keys:
+            keys = [ast.literal_eval(key) for key in node.keys]
+            hash(tuple(keys))
+        else:
+            return ast.literal_eval(node)
+    except (TypeError, ValueError):
         return otherwise(node)
+    values = [literal(value, otherwise) for value in node.values]
+    return dict(zip(keys, values, strict=True))

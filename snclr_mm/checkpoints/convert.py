@@ -4,19 +4,17 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
-from unittest.mock import patch
 
 import matplotlib.cbook
 import mmcv
 import numpy as np
 import torch
-from mmengine.runner import CheckpointLoader
 from mmpretrain.models.utils import resize_pos_embed
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snclr_mm.checkpoint_safety import load_checkpoints_safely
+from snclr_mm.checkpoint_safety import read_checkpoint
 
 from .architecture import (
     Architecture,
@@ -298,11 +296,7 @@ def _read(path: str | Path, trust: bool = False) -> dict:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is no safetensors file: {error}") from None
-    with patch.dict(os.environ):  # Other code of the process may load as before.
-        load_checkpoints_safely(trust)
-        checkpoint = CheckpointLoader.load_checkpoint(
-            str(path), map_location="cpu", logger="silent"
-        )
+    checkpoint = read_checkpoint(path, trust)
     if not tensors_of(checkpoint):
         raise ValueError(f"{path} holds no tensors.")
     return checkpoint

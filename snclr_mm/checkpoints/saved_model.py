@@ -1,18 +1,16 @@
 """The model of a checkpoint that tools/train.py wrote, without its config file."""
 
 import ast
-import os
 from typing import Any
-from unittest.mock import patch
 
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import nn
 
-from snclr_mm.cli import find_test_pipeline, load_checkpoints_safely, read_config
+from snclr_mm.checkpoint_safety import read_checkpoint
+from snclr_mm.cli import find_test_pipeline, read_config
 
 from .config_text import literal, read_assignments
 
@@ -34,7 +32,7 @@ def load_model(
         config (str, optional): The config's file. Defaults to None, which takes the
             config's text in the checkpoint: it is read as data and not executed, and
             may name registered components only.
-        trust (bool): As for :func:`load_checkpoints_safely`. Defaults to False.
+        trust (bool): As for :func:`read_checkpoint`. Defaults to False.
 
     Returns:
         tuple[nn.Module, Config]: The model, on the CPU, and its config.
@@ -43,11 +41,7 @@ def load_model(
         ValueError: If the checkpoint holds no config that can be read as data.
         UnpicklingError: If it holds more than tensors and plain data.
     """
-    with patch.dict(os.environ):  # Other code of the process may load as before.
-        load_checkpoints_safely(trust)
-        saved = CheckpointLoader.load_checkpoint(
-            str(checkpoint), map_location="cpu", logger="silent"
-        )
+    saved = read_checkpoint(checkpoint, trust)
     cfg = read_config(config) if config else _saved_config(saved, str(checkpoint))
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     with DefaultScope.overwrite_default_scope("mmpretrain"):

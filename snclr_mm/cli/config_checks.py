@@ -233,6 +233,8 @@ def _check(key: str, value, names: bool) -> None:
         loops = map(_arguments, (EpochBasedTrainLoop, IterBasedTrainLoop))
         by_epoch = {"by_epoch": Argument((bool,))}
         _check_arguments(key, value, dict(ChainMap(by_epoch, *loops)))
+        if "by_epoch" not in value:
+            raise ValueError(f"{key} has no type: give it one, or by_epoch.")
     elif key.startswith("default_hooks."):
         raise ValueError(f"{key} has no type: MMEngine has no default hook {last!r}.")
     for name, item in value.items():

@@ -117,7 +117,8 @@ class ImageFolder(CustomDataset):
                 path = self.get_data_info(idx)["img_path"]
                 if path not in self._unreadable:
                     self._unreadable.add(path)
-                    print_log(f"Skipped: {error}", "current", logging.WARNING)
+                    # Other ranks than the first log errors alone.
+                    print_log(f"Skipped: {error}", "current", logging.ERROR)
                 self._check_limit()
                 return None
         info = self.get_data_info(idx)

@@ -1,4 +1,4 @@
-from .collapse import feature_std, rankme
+from .collapse import feature_std, positiveness_entropy, rankme
 from .embedding import PreparedImages, embed, list_images
 from .feature_cache import FeatureCache, hash_weights
 from .features import extract_features, pool_features
@@ -32,6 +32,7 @@ __all__ = [
     "list_images",
     "low_shot_svm",
     "pool_features",
+    "positiveness_entropy",
     "rankme",
     "retrieval_metrics",
     "semi_supervised_probe",

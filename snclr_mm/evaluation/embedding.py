@@ -33,12 +33,15 @@ class PreparedImages(Dataset):
 
     def __init__(self, images: Sequence[Any], cfg: Config) -> None:
         from snclr_mm.cli import find_test_pipeline
+        from snclr_mm.cli.annotations import single_datasets
 
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             self.pipeline = Compose(find_test_pipeline(cfg))
         self.images = images
         training = (cfg.get("train_dataloader") or {}).get("dataset") or {}
-        name = str(training.get("type")).rpartition(".")[2]
+        _, first = next(single_datasets(training, ""))
+        kind = first.get("base") or first.get("type")  # base: LabeledSubset's
+        name = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
         self.bgr = name not in RGB_DATASETS
 
     def __len__(self) -> int:

@@ -33,7 +33,7 @@ class SNCLR(MoCoV3):
         kwargs: ``pretrained``, ``data_preprocessor`` and ``init_cfg``, as in MoCoV3.
 
     Raises:
-        ValueError: If the backbone does not give one feature map, or the projector's
+        ValueError: If ``backbone.out_indices`` is not one number, or the projector's
             width is not the queue's.
         TypeError: If the head does not look neighbors up.
     """
@@ -62,7 +62,7 @@ class SNCLR(MoCoV3):
         if isinstance(maps, list | tuple) and (len(maps) != 1 or maps[0] < 0):
             raise ValueError(
                 f"model.backbone.out_indices={maps!r} must be the number of one stage "
-                "of the backbone, counted from 0."
+                "or layer of the backbone, counted from 0."
             )
         width = neck.get("out_channels") if isinstance(neck, dict) else None
         if width not in (None, self.head.queue.dim):

@@ -75,7 +75,8 @@ class ImageSample:
         label = None if self.labels is None else self.labels[row]
         if label is None:
             return None
-        return self.classes[label] if label < len(self.classes) else str(label)
+        known = 0 <= label < len(self.classes)
+        return self.classes[label] if known else f"class {label}"
 
     def draw(self, found: FoundNeighbors, path: str | Path | BinaryIO) -> None:
         """Draw eight of the images, evenly spread, with their first eight neighbors.

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from snclr_mm.evaluation.positiveness import positiveness_entropy
+from snclr_mm.evaluation import positiveness_entropy
 
 from .html_page import describe_images, write_page
 from .neighbors import FoundNeighbors

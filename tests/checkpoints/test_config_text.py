@@ -24,6 +24,9 @@ def test_the_rest_is_left_to_the_caller():
     assert literal(values["evil"], lambda node: None) is None
     assert literal(values["other"], ast.unparse) == {"x": "open('f')", "y": 1}
     assert literal(ast.parse("{**a}", mode="eval").body, ast.unparse) == "{**a}"
+    for text in ("{[]: 1}", "{[]}", "{{}: 1}", "dict(**{'a': 1})", "{f(): 1}"):
+        node = ast.parse(text, mode="eval").body
+        assert literal(node, ast.unparse) == text
     assert literal(ast.parse("dict([1])", mode="eval").body, ast.unparse) == "dict([1])"
 
 

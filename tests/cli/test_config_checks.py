@@ -98,6 +98,9 @@ def test_a_loop_without_type(recipe):
     cfg = deepcopy(recipe)
     cfg.train_cfg = dict(by_epoch=True, max_epochs=2)
     check_config(cfg)
+    cfg.train_cfg = dict(max_epochs=2)
+    with pytest.raises(ValueError, match="train_cfg has no type: give .* or by_epoch"):
+        check_config(cfg)
     cfg.train_cfg = dict(tye="EpochBasedTrainLoop", max_epochs=2)
     with pytest.raises(ValueError, match="train_cfg.tye is no setting; did you mean"):
         check_config(cfg)

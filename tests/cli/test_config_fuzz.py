@@ -19,8 +19,6 @@ SENSIBLE = {
     ("weight_decay", "1e-38"), ("collate_fn", "None"), ("mean", "None"),
     ("std", "None"), ("mean", "[-1]"), ("base_momentum", "1e-38"),
     ("val_interval", "None"),
-    # tools/train.py looks for the data before it builds anything.
-    ("data_root", "'x'"), ("data_root", "'False'"),
     # It counts the images before it trains.
     ("indices", "-1"), ("indices", "[]"), ("indices", "[-1]"),
 }  # fmt: skip
@@ -44,6 +42,8 @@ def mutations(recipe):
     for key in [key for part in PARTS for key in leaves(recipe[part], (part,))]:
         *parents, name = key
         values = ["Nothing", 3, None] if name == "type" else VALUES
+        if name == "data_root":  # a folder that is missing would be downloaded to
+            values = [value for value in VALUES if not isinstance(value, str)]
         for value in [*values, KeyError]:
             cfg = deepcopy(recipe)
             place = cfg

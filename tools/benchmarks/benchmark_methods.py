@@ -12,6 +12,7 @@ import argparse
 import time
 from functools import partial
 
+import report
 import torch
 from benchmark_step import CONFIGS, WRAPPERS, Step
 from measuring import Record, interleave, make_parser, peak_bytes, summary
@@ -65,20 +66,11 @@ def main(argv: list[str] | None = None) -> dict:
     clock = time.process_time if args.device == "cpu" else time.perf_counter
     taken = interleave(functions, args.device, args.iterations, clock=clock)
     record = Record(args)
-    print(
-        "| method | ms | ratio to InfoNCE | memory of a step (MB) |\n|---|---|---|---|"
-    )
     for name, seconds in taken.items():
         row = {"name": name, **summary(seconds, taken[INFO_NCE])}
         row["peak_mb"] = peak_bytes(functions[name], args.device) / 1e6
         record.add(row)
-        cells = (
-            name,
-            f"{row['ms']:.0f}",
-            f"{row['ratio']:.2f}",
-            f"{row['peak_mb']:.0f}",
-        )
-        print(f"| {' | '.join(cells)} |")
+    print(*report.table(record["results"]), sep="\n")
     return record
 
 

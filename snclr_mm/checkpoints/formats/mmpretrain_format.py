@@ -116,7 +116,7 @@ def _num_heads(config: dict) -> int | None:
         return arch.get("num_heads")
     MoCoV3ViT(arch="mocov3-small", patch_size=16)  # it adds its own to the zoo
     zoo = VisionTransformer.arch_zoo
-    return zoo[arch]["num_heads"] if arch in zoo else None
+    return zoo[arch]["num_heads"] if isinstance(arch, str) and arch in zoo else None
 
 
 MMPRETRAIN = Format(read, write, build, features, usage)

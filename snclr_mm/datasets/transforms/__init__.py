@@ -4,4 +4,4 @@ from .none_results import report_none
 
 report_none()
 
-__all__ = ["FastRandomResizedCrop", "LoadImage", "report_none"]
+__all__ = ["FastRandomResizedCrop", "LoadImage"]

@@ -16,7 +16,7 @@ def report_none() -> None:
     1000; inside MultiView the run ends, in a TypeError that names nothing. What a run
     does stays as it is: transforms of MMDetection refuse images on purpose. The first,
     the 10th, the 100th ... time of a type of transform is logged, in each process that
-    loads images.
+    loads images; as an error, since other ranks than the first log nothing less.
     """
     mmengine.dataset.base_dataset.Compose.__call__ = _run_transforms
     mmcv.transforms.Compose.transform = _run_transforms
@@ -45,5 +45,5 @@ def _report(name: str, given) -> None:
             "return its results; take images it cannot serve out of the data (config "
             "keys dataset.pipeline, dataset.data_root and ann_file of the dataloader).",
             "current",
-            logging.WARNING,
+            logging.ERROR,
         )

@@ -1,13 +1,16 @@
 import io
+from contextlib import nullcontext
 
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.visualization import MLflowVisBackend as _MLflowVisBackend
-from mmengine.visualization.vis_backend import force_init_env
-from mmpretrain.registry import HOOKS, VISBACKENDS
+from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 from PIL import Image
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from .utils import check_at_least
 
 
 @HOOKS.register_module()
@@ -26,19 +29,12 @@ class NeighborImagesHook(Hook):
 
     Raises:
         ValueError: If ``interval`` is below 1 or ``num_images`` below 2, or, when
-            training starts, if there are no images.
+            training starts, if there are no images or the loop has no epochs.
     """
 
     def __init__(self, interval: int = 1, num_images: int = 500) -> None:
-        for name, value, least in (
-            ("interval", interval, 1),
-            ("num_images", num_images, 2),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"NeighborImagesHook.{name}={value} must be an int of at least "
-                    f"{least} (config key custom_hooks)."
-                )
+        check_at_least(self, "interval", interval)
+        check_at_least(self, "num_images", num_images, 2)
         self.interval = interval
         self.num_images = num_images
 
@@ -46,6 +42,12 @@ class NeighborImagesHook(Hook):
         """Read the images."""
         from snclr_mm.visualization import ImageSample
 
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                "NeighborImagesHook (config key custom_hooks) draws after epochs, and "
+                f"{type(runner.train_loop).__name__} (config key train_cfg.type) has "
+                "none: remove the hook, or train by epochs."
+            )
         self.images = ImageSample(runner.cfg, self.num_images)
 
     def after_train_epoch(self, runner) -> None:
@@ -59,8 +61,16 @@ class NeighborImagesHook(Hook):
 
         model = get_ori_model(runner.model)
         model.eval()  # the loop sets train() in each epoch
+        whole = nullcontext()
+        if isinstance(runner.model, FullyShardedDataParallel):
+            # The parts of the model are called without it, so their parameters that
+            # are no unit of their own, such as the attention's, would be in shards.
+            whole = FullyShardedDataParallel.summon_full_params(
+                runner.model, recurse=False, writeback=False
+            )
         try:
-            found = find_neighbors(model, self.images.batches)
+            with whole:
+                found = find_neighbors(model, self.images.batches)
         except ValueError as error:
             runner.logger.warning(f"NeighborImagesHook: no picture was drawn: {error}")
             return
@@ -70,19 +80,3 @@ class NeighborImagesHook(Hook):
         self.images.draw(found, buffer)
         picture = np.asarray(Image.open(buffer).convert("RGB"))
         runner.visualizer.add_image("neighbors", picture, step=runner.iter)
-
-
-@VISBACKENDS.register_module()
-class MLflowVisBackend(_MLflowVisBackend):
-    """MMEngine's, with a picture for each step.
-
-    The original takes the name of a picture for that of a file, which MLflow refuses
-    without a suffix, and the next picture of that name would overwrite it.
-    """
-
-    @force_init_env
-    def add_image(
-        self, name: str, image: np.ndarray, step: int = 0, **kwargs: object
-    ) -> None:
-        """Log the picture, RGB, [H, W, 3], uint8, under its name and step."""
-        self._mlflow.log_image(image, key=name, step=step)

@@ -34,18 +34,15 @@ class StepGuardHook(Hook):
     NeighborQueueHook and RobustCheckpointHook add this hook by themselves. With several
     optimizers each one is guarded by itself.
 
-    Args:
-        max_skipped_steps (int): Raise after so many skipped steps in a row: the run has
-            diverged. Defaults to 100.
-
     Raises:
-        RuntimeError: After ``max_skipped_steps`` skipped steps in a row.
+        RuntimeError: After ``max_skipped_steps`` skipped steps in a row, 100 or what
+            NeighborQueueHook is given: the run has diverged.
     """
 
     priority = "LOWEST"  # at the end of the list, where a hook can be added at any time
 
-    def __init__(self, max_skipped_steps: int = 100) -> None:
-        self.max_skipped_steps = max_skipped_steps
+    def __init__(self) -> None:
+        self.max_skipped_steps = 100
         #: Whether the last step was made, the same on each rank; None before one.
         self.kept: bool | None = None
         #: More conditions: each returns a bool scalar for what this rank has seen.

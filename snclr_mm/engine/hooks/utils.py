@@ -26,6 +26,15 @@ def clean_up_after_errors(runner, clean_up: Callable) -> None:
     loop.run = guarded
 
 
+def check_at_least(hook, name: str, value: int, least: int = 1) -> None:
+    """Raise ValueError unless a setting of a hook is an int of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"{type(hook).__name__}.{name}={value} must be an int of at least {least} "
+            "(config key custom_hooks)."
+        )
+
+
 def find_modules(model: nn.Module, kind: type) -> dict:
     """All modules of a kind in the model, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, kind)}

@@ -38,7 +38,7 @@ def test_the_image_and_the_transform_are_named(image_folder, messages):
     assert dataset[3]["sample_idx"] % 3
     ((text, level),) = messages[:1]
     assert f"The transform RefuseSome returned None for the image {path!r}" in text
-    assert "dataset.pipeline" in text and level == logging.WARNING
+    assert "dataset.pipeline" in text and level == logging.ERROR
 
 
 def test_many_are_not_all_named(digits_root, messages):

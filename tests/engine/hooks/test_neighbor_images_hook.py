@@ -149,6 +149,14 @@ def test_bad_settings(digits_root, tmp_path):
         NeighborImagesHook(num_images=1)
 
 
+def test_loops_without_epochs(digits_root, tmp_path):
+    cfg = tiny_config(digits_root, tmp_path)
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2)
+    cfg.custom_hooks.append(dict(type="NeighborImagesHook"))
+    with pytest.raises(ValueError, match="NeighborImagesHook .* IterBasedTrainLoop "):
+        build_runner(cfg).train()
+
+
 def test_one_image_has_no_neighbors(digits_root, tmp_path):
     dataset = dict(
         type="FashionMNIST",

@@ -4,6 +4,7 @@ import os
 from copy import deepcopy
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from helpers.ranks import run_on_ranks
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
+from PIL import Image
 from torch.distributed.fsdp._common_utils import HandleTrainingState
 from torch.distributed.fsdp._flat_param import FlatParamHandle
 
@@ -197,3 +199,24 @@ def test_one_process_needs_no_fsdp(digits_root, tmp_path):
     runner.train()
     assert runner.iter == 16
     assert type(runner.strategy).__name__ == "SingleDeviceStrategy"
+
+
+def test_pictures_of_neighbors(digits_root, tmp_path):
+    """The hook calls parts of the model, whose parameters are in shards."""
+    views = tiny_config(digits_root, tmp_path).train_dataloader.dataset.pipeline
+    pictures = {}
+    for name, fsdp in (("ddp", False), ("fsdp", True)):
+        hooks = [
+            dict(type="NeighborQueueHook"),
+            dict(type="NeighborImagesHook", num_images=30),
+        ]
+        overrides = dict(
+            custom_hooks=hooks,
+            train_cfg__max_epochs=1,
+            train_dataloader__dataset__pipeline=views,
+        )
+        run_on_ranks(2, train, 2, digits_root, tmp_path / name, overrides, fsdp)
+        (file,) = (tmp_path / name).rglob("vis_image/neighbors_4.png")
+        pictures[name] = np.asarray(Image.open(file)).astype(int)
+    assert pictures["ddp"].std() > 10
+    assert np.abs(pictures["fsdp"] - pictures["ddp"]).mean() < 1

@@ -6,6 +6,7 @@ from mmengine.dist import all_gather
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
+from snclr_mm.engine.hooks.utils import check_at_least
 from snclr_mm.evaluation import feature_std, rankme
 
 from .diagnostic_hook import DiagnosticHook, FirstViewFeatures
@@ -39,7 +40,7 @@ class CollapseHook(DiagnosticHook):
 
     def __init__(self, interval: int = 50, num_batches: int = 1) -> None:
         super().__init__(interval)
-        self._check("num_batches", num_batches)
+        check_at_least(self, "num_batches", num_batches)
         if num_batches > interval:
             raise ValueError(
                 f"CollapseHook.num_batches={num_batches} must be at most "

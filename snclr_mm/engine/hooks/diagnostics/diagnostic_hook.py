@@ -3,12 +3,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
-from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
-from snclr_mm.engine.hooks.utils import clean_up_after_errors
+from snclr_mm.engine.hooks.utils import check_at_least, clean_up_after_errors
 from snclr_mm.evaluation import pool_features
 
 
@@ -30,7 +29,7 @@ class DiagnosticHook(Hook, metaclass=ABCMeta):
     priority = 57
 
     def __init__(self, interval: int) -> None:
-        self._check("interval", interval)
+        check_at_least(self, "interval", interval)
         self.interval = interval
         self._attached: ExitStack | None = None
         self._warned = False
@@ -73,13 +72,6 @@ class DiagnosticHook(Hook, metaclass=ABCMeta):
         if not self._warned:
             self._warned = True
             runner.logger.warning(f"{type(self).__name__}: {message}")
-
-    def _check(self, name: str, value: int) -> None:
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{type(self).__name__}.{name}={value} must be an int of at least 1 "
-                "(config key custom_hooks)."
-            )
 
 
 class FirstViewFeatures:
@@ -156,27 +148,6 @@ class FirstViewFeatures:
             "features have no known labels: remove OnlineLinearProbeHook, "
             "OnlineKNNHook and CollapseHook from custom_hooks for this algorithm."
         )
-
-
-def means_over_ranks(names: Sequence[str], sums: list[Tensor]) -> dict[str, float]:
-    """Means of what was observed on all ranks.
-
-    Args:
-        names (Sequence[str]): Of the means.
-        sums (list[Tensor]): Of each observation a sum for each name, and last how many
-            values were summed; as many observations on each rank.
-
-    Returns:
-        dict[str, float]: By name; empty where nothing was observed.
-    """
-    if not sums:
-        return {}
-    total = torch.stack(sums).sum(dim=0)
-    all_reduce(total)
-    *values, count = total.tolist()
-    if count == 0:
-        return {}
-    return {name: value / count for name, value in zip(names, values, strict=True)}
 
 
 def batch_labels(data_batch: dict) -> Tensor:

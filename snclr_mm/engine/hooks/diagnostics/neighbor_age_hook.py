@@ -3,18 +3,17 @@ from functools import partial
 
 import torch
 from mmpretrain.registry import HOOKS
-from mmpretrain.utils import get_ori_model
-from torch import Tensor, nn
+from torch import nn
 
 from snclr_mm.engine.hooks.utils import find_modules
 from snclr_mm.models import NeighborHead, NeighborQueue
 from snclr_mm.models.neighbor_head import Neighbors
 
-from .diagnostic_hook import DiagnosticHook, means_over_ranks
+from .head_means_hook import HeadMeansHook
 
 
 @HOOKS.register_module()
-class NeighborAgeHook(DiagnosticHook):
+class NeighborAgeHook(HeadMeansHook):
     """How old the found neighbors are, for every model with a NeighborHead.
 
     The age of a queue row is the number of rows that were enqueued after it. Logs means
@@ -33,14 +32,7 @@ class NeighborAgeHook(DiagnosticHook):
         ValueError: If ``interval`` is below 1.
     """
 
-    def __init__(self, interval: int = 10) -> None:
-        super().__init__(interval)
-        self._sums: list[Tensor] = []
-
-    def before_train(self, runner) -> None:
-        """Warn if there is nothing to measure."""
-        if not find_modules(get_ori_model(runner.model), NeighborHead):
-            self._warn_once(runner, "the model looks no neighbors up.")
+    names = ("neighbor_age", "neighbor_relative_age")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
         self._sums = []
@@ -55,7 +47,3 @@ class NeighborAgeHook(DiagnosticHook):
         oldest = max(1, queue.num_enqueued - 1)
         sums = [age.sum(), (age / oldest).sum(), index.new_tensor(index.numel())]
         self._sums.append(torch.stack([value.double() for value in sums]))
-
-    def _measure(self, runner, data_batch: dict) -> dict[str, float]:
-        names = ("neighbor_age", "neighbor_relative_age")
-        return means_over_ranks(names, self._sums)

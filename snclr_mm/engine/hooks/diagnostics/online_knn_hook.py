@@ -7,6 +7,7 @@ from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
+from snclr_mm.engine.hooks.utils import check_at_least
 from snclr_mm.evaluation.weighted_knn import vote
 from snclr_mm.models.ops import top_k
 
@@ -48,7 +49,7 @@ class OnlineKNNHook(DiagnosticHook):
     ) -> None:
         super().__init__(interval)
         for name, value in (("length", length), ("k", k), ("window", window)):
-            self._check(name, value)
+            check_at_least(self, name, value)
         if k > length:
             raise ValueError(
                 f"OnlineKNNHook.k={k} must be at most OnlineKNNHook.length={length} "

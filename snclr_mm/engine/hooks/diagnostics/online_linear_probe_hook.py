@@ -8,6 +8,8 @@ from mmengine.optim import OPTIMIZERS
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
+from snclr_mm.engine.hooks.utils import check_at_least
+
 from .diagnostic_hook import DiagnosticHook, FirstViewFeatures, batch_labels
 
 STATE = "online_linear_probe"
@@ -48,9 +50,9 @@ class OnlineLinearProbeHook(DiagnosticHook):
         interval: int = 1,
     ) -> None:
         super().__init__(interval)
-        self._check("window", window)
+        check_at_least(self, "window", window)
         if num_classes is not None:
-            self._check("num_classes", num_classes)
+            check_at_least(self, "num_classes", num_classes)
         self.num_classes = num_classes
         self.optimizer_cfg = optimizer or dict(type="SGD", lr=0.1, momentum=0.9)
         #: The classifier, once there was a labeled batch.

@@ -3,18 +3,17 @@ from contextlib import ExitStack
 
 import torch
 from mmpretrain.registry import HOOKS
-from mmpretrain.utils import get_ori_model
 from torch import Tensor, nn
 
 from snclr_mm.engine.hooks.utils import find_modules
-from snclr_mm.evaluation.positiveness import positiveness_entropy
+from snclr_mm.evaluation import positiveness_entropy
 from snclr_mm.models import SoftNeighborHead
 
-from .diagnostic_hook import DiagnosticHook, means_over_ranks
+from .head_means_hook import HeadMeansHook
 
 
 @HOOKS.register_module()
-class PositivenessEntropyHook(DiagnosticHook):
+class PositivenessEntropyHook(HeadMeansHook):
     r"""How evenly the positiveness is spread over the neighbors, for SoftNeighborHead.
 
     With p the positiveness of an image's K neighbors, scaled to sum to 1, and its
@@ -32,14 +31,8 @@ class PositivenessEntropyHook(DiagnosticHook):
         ValueError: If ``interval`` is below 1.
     """
 
-    def __init__(self, interval: int = 10) -> None:
-        super().__init__(interval)
-        self._sums: list[Tensor] = []
-
-    def before_train(self, runner) -> None:
-        """Warn if there is nothing to measure."""
-        if not find_modules(get_ori_model(runner.model), SoftNeighborHead):
-            self._warn_once(runner, "the model has no SoftNeighborHead.")
+    head = SoftNeighborHead
+    names = ("positiveness_entropy", "effective_neighbors")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
         self._sums = []
@@ -57,7 +50,3 @@ class PositivenessEntropyHook(DiagnosticHook):
         relative = entropy / math.log(max(2, num_neighbors))  # log 1 = 0
         sums = [relative.sum(), entropy.exp().sum(), entropy.new_tensor(len(entropy))]
         self._sums.append(torch.stack(sums))
-
-    def _measure(self, runner, data_batch: dict) -> dict[str, float]:
-        names = ("positiveness_entropy", "effective_neighbors")
-        return means_over_ranks(names, self._sums)

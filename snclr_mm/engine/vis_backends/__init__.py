@@ -1,0 +1,3 @@
+from .mlflow_vis_backend import MLflowVisBackend
+
+__all__ = ["MLflowVisBackend"]
