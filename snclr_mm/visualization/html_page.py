@@ -52,17 +52,21 @@ def describe_images(
     """
     return {
         "about": about,
-        "images": [_encode_picture(image) for image in images],
+        "images": [
+            encode_picture(Image.fromarray(np.ascontiguousarray(image)), EDGE)
+            for image in images
+        ],
         "names": list(names),
         "labels": labels and list(labels),
         "classes": list(classes),
     }
 
 
-def _encode_picture(image: np.ndarray) -> str:
-    """WebP in base64."""
-    picture, buffer = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
-    picture.thumbnail((EDGE, EDGE))
+def encode_picture(picture: Image.Image, edge: int) -> str:
+    """WebP in base64, with at most ``edge`` pixels in height and width."""
+    buffer = io.BytesIO()
+    picture = picture.convert("RGB")
+    picture.thumbnail((edge, edge))
     picture.save(buffer, "WEBP", quality=80)
     return base64.b64encode(buffer.getvalue()).decode()
 

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from snclr_mm.checkpoints.config_text import literal, read_assignments
 from snclr_mm.cli import read_config
 from snclr_mm.registry import MIM
 
-from .html_page import write_page
+from .html_page import encode_picture, write_page
+from .neighbors import evenly
 from .scalars import read_records
 
 MAX_POINTS = 400  # of a curve in the page
 MAX_EVALUATIONS = 200  # rows of a run's table
+MAX_PICTURES = 24  # of neighbors, in a page; at most 8 of a run
+PICTURE_EDGE = 1000  # pixels
 SKIPPED = ("iter", "step")  # of scalars.json
 
 
@@ -53,6 +58,7 @@ def write_run_report(
         columns[name] = _flatten(config)
         environment = read_environment(work_dir)
         curves, notes = read_curves(logs)
+        most = min(8, max(2, MAX_PICTURES // len(work_dirs)))
         if source is None:
             notes.append(
                 "No installed config has the name of this run's, so nothing is there "
@@ -63,6 +69,7 @@ def write_run_report(
                 "name": name,
                 "progress": _progress(work_dir, config, curves),
                 "curves": {key: _thin(points) for key, points in curves.items()},
+                "pictures": _read_pictures(work_dir, most, notes),
                 "evaluations": _read_evaluations(work_dir, curves, notes),
                 "environment": environment,
                 "command": _command(work_dir, config_file, config, environment),
@@ -221,6 +228,23 @@ def _read_evaluations(work_dir: Path, curves: dict, notes: list[str]) -> list[li
     if len(rows) > MAX_EVALUATIONS:
         notes.append(f"Of {len(rows)} results the first {MAX_EVALUATIONS} are shown.")
     return rows[:MAX_EVALUATIONS]
+
+
+def _read_pictures(work_dir: Path, most: int, notes: list[str]) -> list[list]:
+    """Iteration and picture, evenly spread, of those that NeighborImagesHook drew."""
+    files = {}
+    for file in sorted(work_dir.glob("*/vis_data/vis_image/neighbors_*.png")):
+        iteration = file.stem.rpartition("_")[2]
+        if iteration.isdecimal():
+            files[int(iteration)] = file  # where a run was resumed, the later one
+    pictures = []
+    for iteration in [sorted(files)[row] for row in evenly(len(files), most)]:
+        try:
+            with Image.open(files[iteration]) as picture:
+                pictures.append([iteration, encode_picture(picture, PICTURE_EDGE)])
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            notes.append(f"{files[iteration]} is no picture and is left out: {error}.")
+    return pictures
 
 
 def _command(work_dir: Path, file: Path | None, config: dict, found: dict) -> str:

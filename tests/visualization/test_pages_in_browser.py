@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from snclr_mm.visualization import (
     FoundNeighbors,
@@ -219,6 +220,10 @@ def test_report(open_page, tmp_path):
         for i in range(1, 4000)
     ]
     log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for iteration, color in ((5, "red"), (10, "blue")):
+        file = log.with_name("vis_image") / f"neighbors_{iteration}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (800, 500), color).save(file)
     (tmp_path / "empty/1/vis_data").mkdir(parents=True)
     (tmp_path / "empty/1/vis_data/scalars.json").write_text("")
     (tmp_path / "run/a.py").write_text(f"a = {EVIL!r}\n")
@@ -231,4 +236,11 @@ def test_report(open_page, tmp_path):
     page.locator("#charts svg[role=img]").hover()
     page.click("summary")
     assert EVIL in page.inner_text("#others")
+    assert page.inner_text("#neighbors output") == "after iteration 10"
+    image = page.locator("#neighbors img")
+    last = image.get_attribute("src")
+    page.locator("#neighbors input").press("ArrowLeft")
+    assert page.inner_text("#neighbors output") == "after iteration 5"
+    assert image.get_attribute("src") != last
+    assert image.evaluate("image => image.naturalWidth") == 800
     assert page.evaluate("document.title").startswith("Training: ")

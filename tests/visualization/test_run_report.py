@@ -1,10 +1,15 @@
+import base64
+import io
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.command import load_tool
 from helpers.pages import read_data
 from helpers.tiny import CONFIG, build_runner, tiny_config
+from PIL import Image
 
 report = load_tool("visualization/report_run.py")
 EVIL = "</script><script>alert(1)</script>"
@@ -92,6 +97,7 @@ def test_two_real_runs(digits_root, tmp_path):
             train_cfg__max_epochs=1,
             custom_hooks=[
                 dict(type="NeighborQueueHook"),
+                dict(type="NeighborImagesHook", num_images=30),
                 dict(type="RunReportHook", priority="LOWEST"),
             ],
         )
@@ -107,6 +113,14 @@ def test_two_real_runs(digits_root, tmp_path):
         assert {"lr", "time", "epoch"} < run["curves"].keys()
         assert run["environment"]["seed"] == "0" and "PyTorch" in run["environment"]
         assert run["notes"] == []
+        ((iteration, picture),) = run["pictures"]
+        assert iteration == 4
+        shown = Image.open(io.BytesIO(base64.b64decode(picture)))
+        (file,) = Path(run["name"]).rglob("vis_image/neighbors_4.png")
+        drawn = Image.open(file).convert("RGB").resize(shown.size)
+        assert 500 < max(shown.size) <= 1000
+        difference = np.asarray(shown).astype(int) - np.asarray(drawn)
+        assert np.abs(difference).mean() < 4 < np.asarray(drawn).std()
     base, *names = data["settings"]["columns"]
     assert base == f"configs/{CONFIG.name}" and names == list(map(str, folders))
     rows = {row[0]: row[1:] for row in data["settings"]["rows"]}
@@ -125,6 +139,25 @@ def test_long_curves_are_thinned(tmp_path):
     assert run["curves"]["loss"][-1] == [5000, 10 / 5000]
     assert run["command"] == ""
     assert dict(run["progress"])["time in training steps"] == "41.7 minutes"
+
+
+def test_pictures_of_a_long_run(interrupted):
+    """Of a picture that was drawn twice the later one; damaged ones are named."""
+    for i, iterations in enumerate((range(1, 30), range(20, 61))):
+        folder = interrupted / f"2026010{i}/vis_data/vis_image"
+        folder.mkdir()
+        for iteration in iterations:
+            color = (0, 200, 0) if i else (200, 0, 0)
+            file = folder / f"neighbors_{iteration}.png"
+            Image.new("RGB", (30, 20), color).save(file)
+    file.write_bytes(file.read_bytes()[:40])
+    (folder / "neighbors_evil.png").write_text("none")
+    (run,) = read_data(report.main([str(interrupted)]))["runs"]
+    assert [x for x, _ in run["pictures"]] == [1, 9, 18, 26, 35, 43, 52]
+    for iteration, picture in run["pictures"]:
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))))
+        assert (image[..., 1].mean() > 150) == (iteration >= 20)
+    assert "neighbors_60.png is no picture" in " ".join(run["notes"])
 
 
 def test_bad_input(interrupted, tmp_path):
