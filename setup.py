@@ -37,6 +37,8 @@ EXTRAS = {
     "timm": ["timm>=1.0"],
     # The linear probes and pictures of the main job.
     "eval": ["scikit-learn>=1.5", "matplotlib>=3.8", "pillow"],
+    # What makes a neighbor similar: tools/show_neighbors.py --saliency.
+    "saliency": ["grad-cam>=1.5"],
     # Where the curves and pictures of a training may go, besides files.
     "logging": ["tensorboard>=2.17", "wandb>=0.19", "mlflow>=2.14"],
     "dev": [
@@ -46,6 +48,7 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.12",
         "tensorboard>=2.17",
+        "grad-cam>=1.5",
     ],
     # The documentation site, tools/docs.sh; ruff formats signatures.
     "docs": [

@@ -21,6 +21,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--neighbors", type=int, default=8, help="of each photo (default: 8)")
     add("--images", type=int, default=10000, help="at most (default: 10000)")
     add("--classes", action="store_true", help="sub-folders of DIR are classes")
+    add(
+        "--saliency",
+        action="store_true",
+        help="show what makes a neighbor similar; needs the package grad-cam",
+    )
     add("--device", help="default: a GPU if there is one")
     add("--trust-checkpoint", action="store_true", help="as in tools/train.py")
     args = parser.parse_args(argv)
@@ -42,7 +47,12 @@ from rich.progress import track
 from snclr_mm.checkpoints.saved_model import load_model
 from snclr_mm.cli import explain_refusal
 from snclr_mm.evaluation import PreparedImages, list_images
-from snclr_mm.visualization import evenly, find_neighbors, plot_neighbors
+from snclr_mm.visualization import (
+    evenly,
+    find_neighbors,
+    plot_neighbors,
+    similarity_maps,
+)
 
 
 def picture(dataset: PreparedImages, row: int) -> np.ndarray:
@@ -68,7 +78,18 @@ def main(argv: list[str] | None = None) -> Path:
     found = find_neighbors(
         model, batches, queries, args.neighbors, own=torch.tensor(rows)
     )
-    names = {}
+    saliency, names = None, {}
+    if args.saliency:
+        saliency = np.stack(
+            [
+                similarity_maps(
+                    model,
+                    default_collate([dataset[row]] * len(line)),
+                    default_collate([dataset[i] for i in line]),
+                )
+                for row, line in zip(rows, found.index.tolist(), strict=True)
+            ]
+        )
     if args.classes:
         root = Path(args.data_root)
         name = [Path(path).relative_to(root).parts[0] for path in paths]
@@ -82,6 +103,7 @@ def main(argv: list[str] | None = None) -> Path:
         out,
         found.chance,
         **names,
+        saliency=saliency,
     )
     print(f"{len(paths)} photos; {len(rows)} of them with their neighbors: {out}")
     return out

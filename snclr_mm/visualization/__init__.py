@@ -5,6 +5,7 @@ from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
 from .neighbors import FoundNeighbors, evenly, extract_keys, find_neighbors
 from .run_report import write_run_report
+from .saliency import similarity_maps
 from .training_curves import plot_training, read_scalars
 from .transfer import plot_transfer, read_metrics
 
@@ -21,6 +22,7 @@ __all__ = [
     "plot_transfer",
     "read_metrics",
     "read_scalars",
+    "similarity_maps",
     "write_feature_map",
     "write_neighbor_browser",
     "write_run_report",

@@ -17,6 +17,7 @@ def plot_neighbors(
     chance: float | None = None,
     query_names: Sequence[str | None] | None = None,
     neighbor_names: Sequence[Sequence[str | None]] | None = None,
+    saliency: np.ndarray | None = None,
 ) -> None:
     """Draw each query with its neighbors, best first, a bar below each for its score.
 
@@ -32,6 +33,8 @@ def plot_neighbors(
             Defaults to None: no frames.
         neighbor_names (Sequence[Sequence[str | None]], optional): Class of each
             neighbor.
+        saliency (np.ndarray, optional): [n, count, H, W], 0 to 1, of which the
+            neighbors get a veil. Defaults to None.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -55,6 +58,9 @@ def plot_neighbors(
             if column < 2:
                 axes.set_xlabel(name or "", fontsize=9, parse_math=False)
                 continue
+            if saliency is not None:
+                veil = saliency[row, column - 2]
+                axes.imshow(veil, cmap="cividis", vmin=0, vmax=1, alpha=0.6)
             value, line = values[row, column - 2], ""
             if neighbor_names:
                 other = neighbor_names[row][column - 2]
@@ -81,6 +87,8 @@ def plot_neighbors(
     )
     if neighbor_names:
         legend += ". Frame: solid blue, the query's class; dashed orange, another"
+    if saliency is not None:
+        legend += ". Yellow: what makes the neighbor similar to the query"
     width = int(12 * figure.get_figwidth())  # characters, of a twelfth of an inch
     figure.supxlabel(fill(legend, width), fontsize=10)
     figure.savefig(path, dpi=110)

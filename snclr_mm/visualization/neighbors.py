@@ -55,7 +55,7 @@ def find_neighbors(
     Raises:
         ValueError: If a feature is not finite.
     """
-    weighted = _is_soft(model) and model.head.num_neighbors > 0
+    weighted = has_soft_neighbors(model) and model.head.num_neighbors > 0
     online = weighted and queries is None
     parts = [_embed(model, batch, online) for batch in candidates]
     keys, y_1 = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -102,14 +102,15 @@ def extract_keys(model: nn.Module, batches: Iterable[dict]) -> Tensor:
     return F.normalize(keys, dim=1)
 
 
-def _is_soft(model: nn.Module) -> bool:
+def has_soft_neighbors(model: nn.Module) -> bool:
+    """Whether neighbors are those of the momentum branch, weighted by an attention."""
     head = getattr(model, "head", None)
     return isinstance(head, SoftNeighborHead) and hasattr(model, "momentum_encoder")
 
 
 def _embed(model: nn.Module, batch: dict, online: bool) -> tuple[Tensor, Tensor]:
     """Keys, and what the attention compares them with if ``online``."""
-    if not _is_soft(model):
+    if not has_soft_neighbors(model):
         features = batch_features(model, batch)[0]
         return features, features
     inputs = model.data_preprocessor(batch)["inputs"]

@@ -54,7 +54,7 @@ def test_trains_shows_and_exports(here, capfd):
     for part in ("System environment", "SoftNeighborHead", "Hooks will be executed"):
         assert part in log.read_text()
 
-    picture = call("show_neighbors.py", checkpoint, "--data-root", ROOT)
+    picture = call("show_neighbors.py", checkpoint, "--data-root", ROOT, "--saliency")
     image = cv2.imread(str(picture))
     assert image.shape[0] > 1000 and image.std() > 10
     call("convert_checkpoint.py", checkpoint, "backbone.pth", "--to", "timm")
