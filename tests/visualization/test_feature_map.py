@@ -39,7 +39,7 @@ def test_page(photos, tmp_path):
     labels = [0, None, 7]
     write_feature_map(path, pictures, [EVIL] * 3, places, labels, [EVIL], EVIL)
     text = path.read_text()
-    assert text.count("<script") == 2 and text.count("</script>") == 2
+    assert text.count("<script") == 3 and text.count("</script>") == 3
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in text
     data = read_data(path)

@@ -50,7 +50,7 @@ def test_interrupted_run(interrupted, tmp_path, capsys):
     page = report.main([str(interrupted), f"--base={CONFIG}"])
     assert page == interrupted / "report.html"
     assert "never run" not in capsys.readouterr().out
-    assert page.read_text().count("<script") == 2
+    assert page.read_text().count("<script") == 3
     data = read_data(page)
     (run,) = data["runs"]
     # Iteration 7 was not repeated yet after the resume.
