@@ -198,8 +198,9 @@ class NeighborQueue(BaseModule):
         if self._count == 0 and not self._staged and self.length < 4 * rows:
             print_log(
                 f"Each step replaces {rows} of the queue's {self.length} rows, so "
-                "neighbors are of less than four steps: a longer queue is better "
-                f"(config key model.head.queue.length, {4 * rows} or more).",
+                "neighbors are of less than four steps: a longer queue (config key "
+                f"model.head.queue.length, {4 * rows} or more) or a smaller batch "
+                "(train_dataloader.batch_size) is better.",
                 logger="current",
                 level=logging.WARNING,
             )
