@@ -20,6 +20,8 @@ import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.hub import download_url_to_file, get_dir
 
@@ -54,6 +56,8 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
     hub stores (NumPy arrays and numbers, HistoryBuffer) are loaded. The config that it
     holds is kept as text, in ``meta['config_text']``: MMEngine would run it.
 
+    A ``.safetensors`` file is a backbone of ``convert_checkpoint --to safetensors``.
+
     Args:
         path (str | Path | file): On this machine, or an open binary file.
         map_location (str | torch.device | Callable): As for ``torch.load``. Defaults
@@ -69,6 +73,8 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
             finite.
     """
     trusted = os.environ.get(OFF) in ("1", "y", "yes", "true")
+    if str(path).endswith(".safetensors"):
+        return _load_safetensors(path)
     _check_file(path)
     try:
         with _allowed_globals():
@@ -122,6 +128,18 @@ def explain_refusal() -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise SystemExit(f"Error: {error}") from None
+
+
+def _load_safetensors(path: str | Path) -> dict:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}.") from None
+    loaded = {"state_dict": {f"backbone.{name}": x for name, x in tensors.items()}}
+    _check_content(path, loaded)
+    return loaded
 
 
 def _check_file(path: Any) -> None:

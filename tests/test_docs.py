@@ -25,7 +25,7 @@ from snclr_mm.models import NeighborHead, soft_neighbor_loss
 
 PAGES = sorted(
     path.relative_to(REPOSITORY).as_posix()
-    for pattern in ("*.md", "docs/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "checkpoints/*.md")
     for path in REPOSITORY.glob(pattern)
 )
 BLOCK = re.compile(r"^( *)```(\w+)\n(.*?)^ *```", re.M | re.S)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmpretrain.models.utils import resize_pos_embed
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from snclr_mm.checkpoint_safety import read_checkpoint
@@ -170,7 +170,8 @@ def convert_checkpoint(
     with tempfile.TemporaryDirectory(dir=target.absolute().parent) as folder:
         part = Path(folder) / target.name
         if part.suffix == ".safetensors":
-            save_file(saved, part, metadata={"format": "pt"})
+            # save_file would let nobody else read the file.
+            part.write_bytes(save(saved, metadata={"format": "pt"}))
         else:
             torch.save(saved, part)
         if verify:

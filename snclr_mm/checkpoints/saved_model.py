@@ -25,10 +25,12 @@ UNUSED = ("init_cfg", "pretrained", "_scope_")
 def load_model(
     checkpoint: str, config: str | None = None, trust: bool = False
 ) -> tuple[nn.Module, Config]:
-    """Build the model of a training checkpoint, with its weights, in eval mode.
+    """Build the model of a checkpoint, with its weights, in eval mode.
 
     Args:
-        checkpoint (str): A file of tools/train.py, or its URL.
+        checkpoint (str): A file of tools/train.py, or its URL; or a backbone alone, of
+            ``convert_checkpoint --to mmpretrain`` or ``safetensors``: then the model
+            has neither neck nor head.
         config (str, optional): The config's file. Defaults to None, which takes the
             config's text in the checkpoint: it is read as data and not executed, and
             may name registered components only.
@@ -46,7 +48,13 @@ def load_model(
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    model.load_state_dict(saved["state_dict"])
+    state = saved["state_dict"]
+    if all(name.startswith("backbone.") for name in state):
+        backbone = {name.partition(".")[2]: value for name, value in state.items()}
+        model.backbone.load_state_dict(backbone)
+        model.neck = model.head = None  # they are not trained
+    else:
+        model.load_state_dict(state)
     return model.eval(), cfg
 
 

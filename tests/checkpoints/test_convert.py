@@ -247,6 +247,7 @@ def test_any_backbone_goes_to_mmpretrain(tmp_path):
         )
     saved = load_file(tmp_path / "a.safetensors")
     assert saved.keys() == model.state_dict().keys()
+    assert (tmp_path / "a.safetensors").stat().st_mode == source.stat().st_mode
     with pytest.raises(ValueError, match="--to mmpretrain and --to safetensors take"):
         convert_checkpoint(source, tmp_path / "b.pth", "timm")
     evil = cfg.pretty_text.replace("ResNet_CIFAR", "os.system")
