@@ -228,6 +228,11 @@ class RobustCheckpointHook(CheckpointHook):
             raise KeyboardInterrupt
         self._asked_at = self._asked_at or now
         self._guard.stop_requested = True
+        if number == signal.SIGTERM and signal.SIGCHLD not in self._handlers:
+            # Its sender may mean the data workers too, which die of it; torch would
+            # raise an error for that in the middle of the step.
+            handler = signal.signal(signal.SIGCHLD, _ignore)
+            self._handlers[signal.SIGCHLD] = handler
 
     def _stop(self, runner) -> None:
         step = runner.iter + 1
@@ -244,6 +249,10 @@ class RobustCheckpointHook(CheckpointHook):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+
+
+def _ignore(number: int, frame) -> None:
+    """Not SIG_IGN, which subprocess and multiprocessing cannot do with."""
 
 
 class _LateRemoval:

@@ -1,6 +1,9 @@
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import time
 import zipfile
 
 import pytest
@@ -151,6 +154,33 @@ def test_a_signal_stops_a_run_that_can_go_on(digits_root, tmp_path, name):
         "epoch_1.pth",
         "epoch_2.pth",
     ]
+
+
+@HOOKS.register_module(force=True)
+class KillAll(Hook):
+    """SIGTERM of another process, to this one and to those that load its data."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1:
+            workers = multiprocessing.active_children()
+            pids = [str(process.pid) for process in workers]
+            subprocess.run(["kill", "-TERM", str(os.getpid()), *pids], check=True)
+            time.sleep(0.5)  # they die, and torch hears of it
+
+
+def test_sigterm_to_the_data_workers_too(digits_root, tmp_path):
+    """As systemd, timeout and most schedulers send it."""
+    loader = dict(num_workers=1, persistent_workers=True)
+    changes = {f"train_dataloader__{key}": value for key, value in loader.items()}
+    with pytest.raises(SystemExit) as stopped:
+        cfg = tiny_config(digits_root, tmp_path, **changes)
+        cfg.custom_hooks = [dict(type="NeighborQueueHook"), dict(type="KillAll")]
+        build_runner(cfg).train()
+    assert stopped.value.code == 75
+    assert (tmp_path / "stopped_at_iter_2.pth").exists()
+    # torch listens again.
+    module = signal.getsignal(signal.SIGCHLD).__module__
+    assert module == "torch.utils.data._utils.signal_handling"
 
 
 class Killed(BaseException):
