@@ -60,8 +60,8 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
 
     Args:
         path (str | Path | file): On this machine, or an open binary file.
-        map_location (str | torch.device | Callable): As for ``torch.load``. Defaults
-            to 'cpu'.
+        map_location (str | torch.device | Callable): As for ``torch.load``; a
+            ``.safetensors`` file comes to the CPU. Defaults to 'cpu'.
 
     Returns:
         dict: The content.
@@ -137,6 +137,12 @@ def _load_safetensors(path: str | Path) -> dict:
         tensors = load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is no safetensors file: {error}.") from None
+    whole = [name for name in tensors if name.startswith("backbone.")]
+    if whole:
+        raise CheckpointError(
+            f"{path} holds {whole[0]!r}: a .safetensors file must hold a backbone "
+            "alone, its names without 'backbone.', as convert_checkpoint writes it."
+        )
     loaded = {"state_dict": {f"backbone.{name}": x for name, x in tensors.items()}}
     _check_content(path, loaded)
     return loaded

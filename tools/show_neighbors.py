@@ -13,7 +13,10 @@ from pathlib import Path
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("checkpoint", help="file that tools/train.py wrote")
+    add(
+        "checkpoint",
+        help="file that tools/train.py wrote, or a backbone alone and --config",
+    )
     add("--data-root", metavar="DIR", required=True, help="folder of photos")
     add("--out", type=Path, help="PNG to write (default: neighbors.png beside it)")
     add("--config", help="the checkpoint's config (default: as the checkpoint tells)")
@@ -75,6 +78,11 @@ def main(argv: list[str] | None = None) -> Path:
     rows = evenly(len(paths), args.queries)
     batches = track(dataset.batches(64), "reading photos", transient=True)
     queries = default_collate([dataset[row] for row in rows])
+    if args.saliency:
+        try:  # a refusal comes now, and not after all photos
+            similarity_maps(model, queries, queries)
+        except (ValueError, ImportError) as error:
+            raise SystemExit(f"Error: {error}") from None
     found = find_neighbors(
         model, batches, queries, args.neighbors, own=torch.tensor(rows)
     )

@@ -290,7 +290,7 @@ def _read(path: str | Path, trust: bool = False) -> dict:
     is_url = "://" in str(path)
     if not is_url and not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
-    if Path(path).suffix == ".safetensors":
+    if str(path).partition("?")[0].endswith(".safetensors"):
         if is_url:
             raise ValueError(f"{path}: download it first; a .pth may be a URL.")
         try:

@@ -1,4 +1,4 @@
-"""The model of a checkpoint that tools/train.py wrote, without its config file."""
+"""The model of a checkpoint."""
 
 import ast
 from typing import Any
@@ -11,6 +11,7 @@ from torch import nn
 
 from snclr_mm.checkpoint_safety import read_checkpoint
 from snclr_mm.cli import find_test_pipeline, read_config
+from snclr_mm.engine.hooks.checkpoint_check_hook import find_misfits, summarize_misfits
 
 from .config_text import literal, read_assignments
 
@@ -29,8 +30,8 @@ def load_model(
 
     Args:
         checkpoint (str): A file of tools/train.py, or its URL; or a backbone alone, of
-            ``convert_checkpoint --to mmpretrain`` or ``safetensors``: then the model
-            has neither neck nor head.
+            ``convert_checkpoint --to mmpretrain`` or ``safetensors``: then all other
+            parts of the model are None.
         config (str, optional): The config's file. Defaults to None, which takes the
             config's text in the checkpoint: it is read as data and not executed, and
             may name registered components only.
@@ -40,7 +41,8 @@ def load_model(
         tuple[nn.Module, Config]: The model, on the CPU, and its config.
 
     Raises:
-        ValueError: If the checkpoint holds no config that can be read as data.
+        ValueError: If the checkpoint holds no config that can be read as data, or its
+            tensors do not fit the model.
         UnpicklingError: If it holds more than tensors and plain data.
     """
     saved = read_checkpoint(checkpoint, trust)
@@ -48,13 +50,19 @@ def load_model(
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    state = saved["state_dict"]
+    state, part = saved.get("state_dict", saved), model
     if all(name.startswith("backbone.") for name in state):
-        backbone = {name.partition(".")[2]: value for name, value in state.items()}
-        model.backbone.load_state_dict(backbone)
-        model.neck = model.head = None  # they are not trained
-    else:
-        model.load_state_dict(state)
+        state = {name.removeprefix("backbone."): x for name, x in state.items()}
+        part = model.backbone
+        for name, _ in list(model.named_children()):
+            if name not in ("backbone", "data_preprocessor"):
+                setattr(model, name, None)  # its weights would be random
+    misfits = summarize_misfits(find_misfits(part, state))
+    if misfits:
+        raise ValueError(
+            f"{checkpoint} is not a checkpoint of {config or 'the config in it'}: "
+            f"{misfits}."
+        )
     return model.eval(), cfg
 
 

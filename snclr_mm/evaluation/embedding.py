@@ -91,7 +91,8 @@ def embed(
         images (str | PathLike | Sequence): A folder, of which the images are those of
             :func:`list_images`; or paths; or RGB images, [H, W, 3], uint8, of NumPy or
             Pillow, of any size.
-        checkpoint (str): A file that tools/train.py wrote.
+        checkpoint (str): A file that tools/train.py wrote; or a backbone alone, of
+            tools/convert_checkpoint.py, which needs ``config``.
         config (str, optional): File of its config. Defaults to None: as the checkpoint
             tells, see :func:`load_model`.
         batch_size (int): Defaults to 64.

@@ -21,7 +21,7 @@ from .scalars import read_records
 
 MAX_POINTS = 400  # of a curve in the page
 MAX_EVALUATIONS = 200  # rows of a run's table
-MAX_PICTURES = 24  # of neighbors, in a page; at most 8 of a run
+MAX_PICTURES = 24  # of neighbors, in a page; at most 8 of a run, at least 1
 PICTURE_EDGE = 1000  # pixels
 SKIPPED = ("iter", "step")  # of scalars.json
 
@@ -58,7 +58,6 @@ def write_run_report(
         columns[name] = _flatten(config)
         environment = read_environment(work_dir)
         curves, notes = read_curves(logs)
-        most = min(8, max(2, MAX_PICTURES // len(work_dirs)))
         if source is None:
             notes.append(
                 "No installed config has the name of this run's, so nothing is there "
@@ -69,7 +68,7 @@ def write_run_report(
                 "name": name,
                 "progress": _progress(work_dir, config, curves),
                 "curves": {key: _thin(points) for key, points in curves.items()},
-                "pictures": _read_pictures(work_dir, most, notes),
+                "pictures": _read_pictures(logs, len(work_dirs), notes),
                 "evaluations": _read_evaluations(work_dir, curves, notes),
                 "environment": environment,
                 "command": _command(work_dir, config_file, config, environment),
@@ -230,20 +229,26 @@ def _read_evaluations(work_dir: Path, curves: dict, notes: list[str]) -> list[li
     return rows[:MAX_EVALUATIONS]
 
 
-def _read_pictures(work_dir: Path, most: int, notes: list[str]) -> list[list]:
+def _read_pictures(logs: Sequence[Path], runs: int, notes: list[str]) -> list[list]:
     """Iteration and picture, evenly spread, of those that NeighborImagesHook drew."""
-    files = {}
-    for file in sorted(work_dir.glob("*/vis_data/vis_image/neighbors_*.png")):
-        iteration = file.stem.rpartition("_")[2]
-        if iteration.isdecimal():
-            files[int(iteration)] = file  # where a run was resumed, the later one
+    files: dict[int, Path] = {}
+    for log in logs:
+        starts = [r["iter"] for r in read_records(log)[0] if "iter" in r][:1]
+        for start in starts:  # what an interrupted run had done beyond
+            files = {at: file for at, file in files.items() if at < start}
+        for file in log.parent.glob("vis_image/neighbors_*.png"):
+            iteration = file.stem.rpartition("_")[2]
+            if iteration.isdecimal():
+                files[int(iteration)] = file
+    most = min(8, max(1, MAX_PICTURES // runs))
     pictures = []
     for iteration in [sorted(files)[row] for row in evenly(len(files), most)]:
         try:
             with Image.open(files[iteration]) as picture:
                 pictures.append([iteration, encode_picture(picture, PICTURE_EDGE)])
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            notes.append(f"{files[iteration]} is no picture and is left out: {error}.")
+        # A SyntaxError is Pillow's for a part without a name.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+            notes.append(f"{files[iteration]} is no picture and is left out: {e}.")
     return pictures
 
 

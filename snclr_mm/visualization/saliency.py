@@ -35,8 +35,8 @@ def similarity_maps(model: nn.Module, queries: dict, neighbors: dict) -> np.ndar
         from pytorch_grad_cam import HiResCAM
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{error}. Saliency needs the package grad-cam: pip install "
-            "'snclr_mm[saliency]'."
+            f"{error}. Saliency needs the package grad-cam: pip install -e "
+            "'.[saliency]'."
         ) from None
 
     encoder = _Encoder(model)

@@ -52,8 +52,13 @@ def test_a_backbone_alone(saved, tmp_path, image_folder, name):
     assert torch.equal(found, expected) and found.std() > 0
     found = embed(image_folder, path, config=str(config))
     assert torch.equal(found, embed(image_folder, str(checkpoint)))
+    parts = {name for name, part in loaded.named_children() if part is not None}
+    assert parts == {"backbone", "data_preprocessor"}
     with pytest.raises(ValueError, match="holds no config .* give the file"):
         load_model(path)
+    other = f"{REPOSITORY}/configs/snclr_r50_8xb256.py"
+    with pytest.raises(ValueError, match="is not a checkpoint of .* of another shape"):
+        load_model(path, other)
 
 
 def test_safetensors_wherever_mmengine_loads(saved, tmp_path):
@@ -70,6 +75,9 @@ def test_safetensors_wherever_mmengine_loads(saved, tmp_path):
     nan = {k: v * torch.nan for k, v in backbone.items() if v.is_floating_point()}
     save_file(nan, bad)
     with pytest.raises(CheckpointError, match="b.safetensors: .* is not finite"):
+        load_checkpoint(model, str(bad))
+    save_file({f"backbone.{k}": v for k, v in backbone.items()}, bad)
+    with pytest.raises(CheckpointError, match="holds 'backbone.* a backbone alone"):
         load_checkpoint(model, str(bad))
     with pytest.raises(FileNotFoundError, match="lost"):
         load_checkpoint(model, "lost.safetensors")

@@ -15,7 +15,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("config", help="the checkpoint's config, here or an installed one")
-    add("checkpoint", help="file that tools/train.py wrote")
+    add("checkpoint", help="file that tools/train.py wrote, or a backbone alone")
     add(
         "--compare",
         nargs="+",
@@ -79,15 +79,9 @@ from snclr_mm.visualization import (
 
 
 def load(path: str, config: str | None, trust: bool) -> tuple[nn.Module, Config]:
-    """Model and config; one sentence where they do not fit."""
-    try:
-        with explain_refusal():
-            return load_model(path, config, trust)
-    except (RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"{path} is not a checkpoint of {config or 'the config in it'}: {reason}"
-        ) from None
+    """Model and config."""
+    with explain_refusal():
+        return load_model(path, config, trust)
 
 
 def load_compared(path: str, args: argparse.Namespace) -> nn.Module:

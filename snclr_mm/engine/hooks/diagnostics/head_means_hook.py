@@ -37,9 +37,10 @@ class HeadMeansHook(DiagnosticHook):
 
     def _measure(self, runner, data_batch: dict) -> dict[str, float]:
         """Means over all ranks; none where nothing was observed."""
-        if not self._sums:
+        observed, self._sums = self._sums, []
+        if not observed:
             return {}
-        total = torch.stack(self._sums).sum(dim=0)
+        total = torch.stack(observed).sum(dim=0)
         all_reduce(total)
         *sums, count = total.tolist()
         if count == 0:

@@ -35,7 +35,6 @@ class NeighborAgeHook(HeadMeansHook):
     names = ("neighbor_age", "neighbor_relative_age")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
-        self._sums = []
         for head in find_modules(model, NeighborHead).values():
             observe = partial(self._observe, head.queue)
             head.search_observers.append(observe)

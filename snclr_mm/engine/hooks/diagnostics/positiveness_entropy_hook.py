@@ -35,7 +35,6 @@ class PositivenessEntropyHook(HeadMeansHook):
     names = ("positiveness_entropy", "effective_neighbors")
 
     def _attach(self, model: nn.Module, stack: ExitStack) -> None:
-        self._sums = []
         for head in find_modules(model, SoftNeighborHead).values():
             handle = head.attention.register_forward_hook(self._observe)
             stack.callback(handle.remove)
