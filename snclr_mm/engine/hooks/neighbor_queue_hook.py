@@ -189,7 +189,7 @@ class NeighborQueueHook(Hook):
                 f"custom_hooks) never comes: {type(runner.train_loop).__name__} counts "
                 "no epochs. Use min_fill there, or train by epochs."
             )
-        if self.start_epoch >= runner.max_epochs:
+        if self.start_epoch and self.start_epoch >= runner.max_epochs:
             raise ValueError(
                 f"NeighborQueueHook.start_epoch={self.start_epoch} (config key "
                 f"custom_hooks) never comes: training ends after "
