@@ -228,11 +228,10 @@ class RobustCheckpointHook(CheckpointHook):
             raise KeyboardInterrupt
         self._asked_at = self._asked_at or now
         self._guard.stop_requested = True
-        if number == signal.SIGTERM and signal.SIGCHLD not in self._handlers:
-            # Its sender may mean the data workers too, which die of it; torch would
-            # raise an error for that in the middle of the step.
-            handler = signal.signal(signal.SIGCHLD, _ignore)
-            self._handlers[signal.SIGCHLD] = handler
+        if number == signal.SIGTERM:
+            # Its sender may mean the data workers too, which die of it. torch would
+            # raise an error for that, in the middle of the step or at any time later.
+            signal.signal(signal.SIGCHLD, _ignore)
 
     def _stop(self, runner) -> None:
         step = runner.iter + 1
