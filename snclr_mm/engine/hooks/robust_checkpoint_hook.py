@@ -6,7 +6,12 @@ import time
 from collections import deque
 from pathlib import Path
 
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import (
+    barrier,
+    broadcast_object_list,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
@@ -70,20 +75,31 @@ class RobustCheckpointHook(CheckpointHook):
             for part in Path(self.out_dir).glob(f"*.pth{PART}"):
                 part.unlink()
         self._asked_at = 0.0
+        self._runner, self._done = runner, (runner.epoch, runner.iter)
+        self._in_step = self._no_more_data = False
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:
                 number = getattr(signal, name, None)  # Windows has not all of them
                 if number is not None:
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Note that from now on the state is that of no step."""
+        self._in_step = True
+
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
     ) -> None:
         """Save if it is due; stop if a signal has asked for it."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        self._done = runner.epoch, runner.iter + 1
         # The last step needs no stop: the end of training saves it.
-        if self._guard.stopping and not self.is_last_train_iter(runner):
-            self._stop(runner)
+        if not self.is_last_train_iter(runner):
+            if self._guard.stopping:
+                self._stop(runner)
+            elif self._no_more_data:
+                self._stop_alone()
+        self._in_step = False
 
     def after_train(self, runner) -> None:
         """Leave signals to who had them before."""
@@ -231,12 +247,27 @@ class RobustCheckpointHook(CheckpointHook):
         if number == signal.SIGTERM:
             # Its sender may mean the data workers too, which die of it. torch would
             # raise an error for that, in the middle of the step or at any time later.
-            signal.signal(signal.SIGCHLD, _ignore)
+            signal.signal(signal.SIGCHLD, self._on_dead_worker)
+
+    def _on_dead_worker(self, number: int, frame) -> None:
+        if self._in_step:
+            self._no_more_data = True
+        else:  # it waits for data, in vain
+            self._stop_alone()
+
+    def _stop_alone(self) -> None:
+        if get_world_size() > 1:  # the others may be in the next step
+            raise RuntimeError(
+                "SIGTERM has ended the data workers too, and nothing was saved: "
+                "continue from the last checkpoint with --resume."
+            )
+        self._stop(self._runner)
 
     def _stop(self, runner) -> None:
-        step = runner.iter + 1
+        self._in_step = True  # nothing may interrupt what follows
+        epoch, step = self._done
         name = STOPPED.format(step)
-        self._save(runner, name, dict(epoch=runner.epoch, iter=step), by_epoch=False)
+        self._save(runner, name, dict(epoch=epoch, iter=step), by_epoch=False)
         barrier()  # a rank that exits earlier makes launchers kill the one that saves
         runner.logger.warning(
             f"Stopped by a signal after iteration {step} of {runner.max_iters}; "
@@ -248,10 +279,6 @@ class RobustCheckpointHook(CheckpointHook):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
-
-
-def _ignore(number: int, frame) -> None:
-    """Not SIG_IGN, which subprocess and multiprocessing cannot do with."""
 
 
 class _LateRemoval:

@@ -160,25 +160,45 @@ def test_a_signal_stops_a_run_that_can_go_on(digits_root, tmp_path, name):
 class KillAll(Hook):
     """SIGTERM of another process, to this one and to those that load its data."""
 
+    def __init__(self, where):
+        # The hook for checkpoints is VERY_LOW, the guard that hears of signals LOWEST.
+        self.where = where
+        self.priority = "LOWEST" if where == "after the hook" else "NORMAL"
+
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == 1:
-            workers = multiprocessing.active_children()
-            pids = [str(process.pid) for process in workers]
-            subprocess.run(["kill", "-TERM", str(os.getpid()), *pids], check=True)
-            time.sleep(0.5)  # they die, and torch hears of it
+        if runner.iter == 1 and self.where == "before":
+            self.kill()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 1 and self.where != "before":
+            self.kill()
+
+    def kill(self):
+        workers = multiprocessing.active_children()
+        pids = [str(process.pid) for process in workers]
+        subprocess.run(["kill", "-TERM", str(os.getpid()), *pids], check=True)
+        time.sleep(0.5)  # they die, and torch hears of it
 
 
-def test_sigterm_to_the_data_workers_too(digits_root, tmp_path):
-    """As systemd, timeout and most schedulers send it."""
-    loader = dict(num_workers=1, persistent_workers=True)
+@pytest.mark.parametrize(
+    "where, step", [("before", 1), ("after", 2), ("after the hook", 2)]
+)
+def test_sigterm_to_the_data_workers_too(digits_root, tmp_path, where, step):
+    """As systemd, timeout and most schedulers send it; also after the ranks' flag."""
+    loader = dict(num_workers=1, persistent_workers=True, timeout=600)
     changes = {f"train_dataloader__{key}": value for key, value in loader.items()}
     with pytest.raises(SystemExit) as stopped:
         cfg = tiny_config(digits_root, tmp_path, **changes)
-        cfg.custom_hooks = [dict(type="NeighborQueueHook"), dict(type="KillAll")]
+        cfg.custom_hooks = [
+            dict(type="NeighborQueueHook"),
+            dict(type="KillAll", where=where),
+        ]
         build_runner(cfg).train()
     assert stopped.value.code == 75
-    assert (tmp_path / "stopped_at_iter_2.pth").exists()
+    assert (tmp_path / f"stopped_at_iter_{step}.pth").exists()
     subprocess.run(["true"], check=True)  # its end says no more of the dead ones
+    started, _ = train(digits_root, tmp_path, resume=True)
+    assert started == step
 
 
 class Killed(BaseException):
