@@ -20,7 +20,7 @@ from torch import Tensor
 from snclr_mm.checkpoint_safety import load_checkpoint
 from snclr_mm.engine.fileio.atomic_local_backend import PART
 
-from .step_guard_hook import StepGuardHook
+from .step_guard_hook import StepGuardHook, wrappers
 from .utils import clean_up_after_errors
 
 #: The exit code of a run that was stopped by a signal and can go on: EX_TEMPFAIL.
@@ -77,6 +77,7 @@ class RobustCheckpointHook(CheckpointHook):
         self._asked_at = 0.0
         self._runner, self._done = runner, (runner.epoch, runner.iter)
         self._in_step = self._no_more_data = False
+        self._whole = True  # no gradients wait for those of more batches
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:
                 number = getattr(signal, name, None)  # Windows has not all of them
@@ -84,7 +85,7 @@ class RobustCheckpointHook(CheckpointHook):
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Note that from now on the state is that of no step."""
+        """Note that the step must be finished before anything is saved."""
         self._in_step = True
 
     def after_train_iter(
@@ -93,12 +94,13 @@ class RobustCheckpointHook(CheckpointHook):
         """Save if it is due; stop if a signal has asked for it."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         self._done = runner.epoch, runner.iter + 1
-        # The last step needs no stop: the end of training saves it.
-        if not self.is_last_train_iter(runner):
-            if self._guard.stopping:
-                self._stop(runner)
-            elif self._no_more_data:
-                self._stop_alone()
+        self._whole = any(w.should_update() for w in wrappers(runner.optim_wrapper))
+        if self.is_last_train_iter(runner):
+            return  # it needs no stop: the end of training saves it
+        if self._guard.stopping:
+            self._stop(runner)
+        elif self._no_more_data:
+            self._stop_alone()
         self._in_step = False
 
     def after_train(self, runner) -> None:
@@ -256,7 +258,8 @@ class RobustCheckpointHook(CheckpointHook):
             self._stop_alone()
 
     def _stop_alone(self) -> None:
-        if get_world_size() > 1:  # the others may be in the next step
+        # Other ranks may be in the next step.
+        if get_world_size() > 1 or not self._whole:
             raise RuntimeError(
                 "SIGTERM has ended the data workers too, and nothing was saved: "
                 "continue from the last checkpoint with --resume."
@@ -279,6 +282,9 @@ class RobustCheckpointHook(CheckpointHook):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+        if signal.getsignal(signal.SIGCHLD) == self._on_dead_worker:
+            # Not torch's again, which still knows of the dead ones.
+            signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
 class _LateRemoval:

@@ -180,25 +180,36 @@ class KillAll(Hook):
         time.sleep(0.5)  # they die, and torch hears of it
 
 
+def train_and_kill_all(data_root, work_dir, where, **changes):
+    loader = dict(num_workers=1, persistent_workers=True, timeout=600)
+    changes |= {f"train_dataloader__{key}": value for key, value in loader.items()}
+    cfg = tiny_config(data_root, work_dir, **changes)
+    hooks = [dict(type="NeighborQueueHook"), dict(type="KillAll", where=where)]
+    cfg.custom_hooks = hooks
+    build_runner(cfg).train()
+
+
 @pytest.mark.parametrize(
     "where, step", [("before", 1), ("after", 2), ("after the hook", 2)]
 )
 def test_sigterm_to_the_data_workers_too(digits_root, tmp_path, where, step):
     """As systemd, timeout and most schedulers send it; also after the ranks' flag."""
-    loader = dict(num_workers=1, persistent_workers=True, timeout=600)
-    changes = {f"train_dataloader__{key}": value for key, value in loader.items()}
     with pytest.raises(SystemExit) as stopped:
-        cfg = tiny_config(digits_root, tmp_path, **changes)
-        cfg.custom_hooks = [
-            dict(type="NeighborQueueHook"),
-            dict(type="KillAll", where=where),
-        ]
-        build_runner(cfg).train()
+        train_and_kill_all(digits_root, tmp_path, where)
     assert stopped.value.code == 75
     assert (tmp_path / f"stopped_at_iter_{step}.pth").exists()
     subprocess.run(["true"], check=True)  # its end says no more of the dead ones
     started, _ = train(digits_root, tmp_path, resume=True)
     assert started == step
+
+
+def test_sigterm_to_the_data_workers_between_the_batches_of_a_step(
+    digits_root, tmp_path
+):
+    changes = dict(optim_wrapper__accumulative_counts=2)
+    with pytest.raises(RuntimeError, match="SIGTERM has ended the data workers too"):
+        train_and_kill_all(digits_root, tmp_path, "before", **changes)
+    assert not list(tmp_path.glob("*.pth"))
 
 
 class Killed(BaseException):
