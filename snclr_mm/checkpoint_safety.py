@@ -121,6 +121,21 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
         )
 
 
+def read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it is none, or not all of it.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no safetensors file: {error}.") from None
+
+
 @contextmanager
 def explain_refusal() -> Iterator[None]:
     """Turn a checkpoint's refusal into an exit with its reason."""
@@ -131,12 +146,7 @@ def explain_refusal() -> Iterator[None]:
 
 
 def _load_safetensors(path: str | Path) -> dict:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}.") from None
+    tensors = read_safetensors(path)
     whole = [name for name in tensors if name.startswith("backbone.")]
     if whole:
         raise CheckpointError(

@@ -58,12 +58,6 @@ from snclr_mm.visualization import (
 )
 
 
-def picture(dataset: PreparedImages, row: int) -> np.ndarray:
-    """RGB, [H, W, 3], of what the pipeline gives."""
-    image = dataset[row]["inputs"].numpy().transpose(1, 2, 0)
-    return image[..., :: -1 if dataset.bgr else 1]
-
-
 def main(argv: list[str] | None = None) -> Path:
     args = parse_args(argv)
     try:
@@ -77,7 +71,8 @@ def main(argv: list[str] | None = None) -> Path:
     dataset = PreparedImages(paths, cfg)
     rows = evenly(len(paths), args.queries)
     batches = track(dataset.batches(64), "reading photos", transient=True)
-    queries = default_collate([dataset[row] for row in rows])
+    samples = {row: dataset[row] for row in rows}
+    queries = default_collate(list(samples.values()))
     if args.saliency:
         try:  # a refusal comes now, and not after all photos
             similarity_maps(model, queries, queries)
@@ -86,27 +81,32 @@ def main(argv: list[str] | None = None) -> Path:
     found = find_neighbors(
         model, batches, queries, args.neighbors, own=torch.tensor(rows)
     )
+    index = found.index.tolist()
+    samples |= {i: dataset[i] for line in index for i in line if i not in samples}
     saliency, names = None, {}
     if args.saliency:
-        saliency = np.stack(
-            [
-                similarity_maps(
-                    model,
-                    default_collate([dataset[row]] * len(line)),
-                    default_collate([dataset[i] for i in line]),
-                )
-                for row, line in zip(rows, found.index.tolist(), strict=True)
-            ]
-        )
+        pairs = [
+            (
+                default_collate([samples[row]] * len(line)),
+                default_collate([samples[i] for i in line]),
+            )
+            for row, line in zip(rows, index, strict=True)
+        ]
+        saliency = np.stack([similarity_maps(model, *pair) for pair in pairs])
     if args.classes:
         root = Path(args.data_root)
         name = [Path(path).relative_to(root).parts[0] for path in paths]
         names["query_names"] = [name[row] for row in rows]
-        names["neighbor_names"] = [[name[i] for i in line] for line in found.index]
+        names["neighbor_names"] = [[name[i] for i in line] for line in index]
     out = args.out or Path(args.checkpoint).with_name("neighbors.png")
+    order = slice(None, None, -1 if dataset.bgr else 1)
+    pictures = {  # RGB, [H, W, 3], of what the pipeline gives
+        i: sample["inputs"].numpy().transpose(1, 2, 0)[..., order]
+        for i, sample in samples.items()
+    }
     plot_neighbors(
-        [picture(dataset, row) for row in rows],
-        [[picture(dataset, i) for i in line] for line in found.index.tolist()],
+        [pictures[row] for row in rows],
+        [[pictures[i] for i in line] for line in index],
         found.score.numpy(),
         out,
         found.chance,

@@ -33,12 +33,10 @@ def literal(node: ast.expr, otherwise: Callable[[ast.expr], Any]) -> Any:
         kind = list if isinstance(node, ast.List) else tuple
         return kind(literal(item, otherwise) for item in node.elts)
     try:
-        if isinstance(node, ast.Dict) and None not in node.keys:
-            keys = [ast.literal_eval(key) for key in node.keys]
-            hash(tuple(keys))
-        else:
+        if not isinstance(node, ast.Dict):
             return ast.literal_eval(node)
-    except (TypeError, ValueError):
+        pairs = zip(node.keys, node.values, strict=True)
+        items = {ast.literal_eval(key): value for key, value in pairs}
+    except (TypeError, ValueError):  # also of {**other}, whose key is None
         return otherwise(node)
-    values = [literal(value, otherwise) for value in node.values]
-    return dict(zip(keys, values, strict=True))
+    return {key: literal(value, otherwise) for key, value in items.items()}

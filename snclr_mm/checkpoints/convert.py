@@ -10,11 +10,10 @@ import mmcv
 import numpy as np
 import torch
 from mmpretrain.models.utils import resize_pos_embed
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from snclr_mm.checkpoint_safety import read_checkpoint
+from snclr_mm.checkpoint_safety import read_checkpoint, read_safetensors
 
 from .architecture import (
     Architecture,
@@ -293,10 +292,7 @@ def _read(path: str | Path, trust: bool = False) -> dict:
     if str(path).partition("?")[0].endswith(".safetensors"):
         if is_url:
             raise ValueError(f"{path}: download it first; a .pth may be a URL.")
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}") from None
+        return read_safetensors(path)
     checkpoint = read_checkpoint(path, trust)
     if not tensors_of(checkpoint):
         raise ValueError(f"{path} holds no tensors.")

@@ -1,5 +1,6 @@
 from .comparison import plot_comparison
 from .feature_map import map_features, write_feature_map
+from .html_page import describe_images
 from .image_sample import ImageSample
 from .neighbor_browser import write_neighbor_browser
 from .neighbor_grid import plot_neighbors
@@ -12,6 +13,7 @@ from .transfer import plot_transfer, read_metrics
 __all__ = [
     "FoundNeighbors",
     "ImageSample",
+    "describe_images",
     "evenly",
     "extract_keys",
     "find_neighbors",

@@ -1,10 +1,11 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .html_page import describe_images, write_page
+from .html_page import write_page
 
 STEPS = 9999  # of a coordinate in the page
 
@@ -34,29 +35,18 @@ def map_features(features: Tensor) -> np.ndarray:
 
 
 def write_feature_map(
-    path: str | Path,
-    images: Sequence[np.ndarray],
-    names: Sequence[str],
-    places: Mapping[str, np.ndarray],
-    labels: Sequence[int | None] | None = None,
-    classes: Sequence[str] = (),
-    about: str = "",
+    path: str | Path, images: dict[str, Any], places: Mapping[str, np.ndarray]
 ) -> None:
     """Write an HTML page with a map of images, which are shown where one points.
 
     Args:
         path (str | Path): File to write. It holds everything, some 2 to 4 kB per image.
-        images (Sequence[np.ndarray]): n images, RGB, [H, W, 3], uint8.
-        names (Sequence[str]): Of the files or the like, n.
+        images (dict[str, Any]): n images, of :func:`describe_images`.
         places (Mapping[str, np.ndarray]): Name of a checkpoint -> place of each image,
             [n, 2]; of several, one is shown at a time.
-        labels (Sequence[int | None], optional): n; None where it is not known.
-            Defaults to None: there are no labels.
-        classes (Sequence[str]): Names of the labels; those without show their number.
-        about (str): What the images are. Defaults to "".
     """
     data = {
-        **describe_images(images, names, labels, classes, about),
+        **images,
         "steps": STEPS,
         "runs": [
             {"name": name, "x": x.tolist(), "y": y.tolist()}

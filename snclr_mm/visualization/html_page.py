@@ -37,9 +37,9 @@ def write_page(template: str, data: dict, path: str | Path) -> None:
 def describe_images(
     images: Sequence[np.ndarray],
     names: Sequence[str],
-    labels: Sequence[int | None] | None,
-    classes: Sequence[str],
-    about: str,
+    labels: Sequence[int | None] | None = None,
+    classes: Sequence[str] = (),
+    about: str = "",
 ) -> dict[str, Any]:
     """The part of a page's data that its images are, as small copies.
 
@@ -47,8 +47,9 @@ def describe_images(
         images (Sequence[np.ndarray]): n images, RGB, [H, W, 3], uint8.
         names (Sequence[str]): Of the files or the like, n.
         labels (Sequence[int | None], optional): n; None where it is not known.
-        classes (Sequence[str]): Names of the labels.
-        about (str): What the images are.
+            Defaults to None: there are no labels.
+        classes (Sequence[str]): Names of the labels; those without show their number.
+        about (str): What the images are. Defaults to "".
     """
     return {
         "about": about,

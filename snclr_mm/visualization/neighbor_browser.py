@@ -1,39 +1,28 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from snclr_mm.evaluation import positiveness_entropy
 
-from .html_page import describe_images, write_page
+from .html_page import write_page
 from .neighbors import FoundNeighbors
 
 
 def write_neighbor_browser(
-    path: str | Path,
-    images: Sequence[np.ndarray],
-    names: Sequence[str],
-    found: Mapping[str, FoundNeighbors],
-    labels: Sequence[int | None] | None = None,
-    classes: Sequence[str] = (),
-    about: str = "",
+    path: str | Path, images: dict[str, Any], found: Mapping[str, FoundNeighbors]
 ) -> None:
     """Write an HTML page in which one walks from an image to its neighbors.
 
     Args:
         path (str | Path): File to write. It holds everything, some 2 to 4 kB per image.
-        images (Sequence[np.ndarray]): n images, RGB, [H, W, 3], uint8.
-        names (Sequence[str]): Of the files or the like, n.
+        images (dict[str, Any]): n images, of :func:`describe_images`.
         found (Mapping[str, FoundNeighbors]): Name of a checkpoint -> neighbors of every
             image among the others, [n, K]. Several are shown side by side.
-        labels (Sequence[int | None], optional): n; None where it is not known.
-            Defaults to None: there are no labels.
-        classes (Sequence[str]): Names of the labels; those without show their number.
-        about (str): What the images are. Defaults to "".
     """
-    runs = []
+    labels, runs = images["labels"], []
     for name, (index, similarity, score, chance) in found.items():
         run = {"name": name, "index": index.tolist()}
         run["similarity"] = _thousandths(similarity)
@@ -42,11 +31,7 @@ def write_neighbor_browser(
         most = math.log(max(2, score.shape[1]))  # log 1 = 0
         run["entropy"] = chance and _thousandths(positiveness_entropy(score) / most)
         runs.append(run)
-    data = {
-        **describe_images(images, names, labels, classes, about),
-        "runs": runs,
-    }
-    write_page("neighbor_browser.html", data, path)
+    write_page("neighbor_browser.html", {**images, "runs": runs}, path)
 
 
 def purity(index: Tensor, labels: Sequence[int | None]) -> list[float | None]:

@@ -57,7 +57,7 @@ def write_run_report(
             columns[source] = _flatten(read_config(source).to_dict())
         columns[name] = _flatten(config)
         environment = read_environment(work_dir)
-        curves, notes = read_curves(logs)
+        curves, notes, starts = read_curves(logs)
         if source is None:
             notes.append(
                 "No installed config has the name of this run's, so nothing is there "
@@ -68,7 +68,7 @@ def write_run_report(
                 "name": name,
                 "progress": _progress(work_dir, config, curves),
                 "curves": {key: _thin(points) for key, points in curves.items()},
-                "pictures": _read_pictures(logs, len(work_dirs), notes),
+                "pictures": _read_pictures(starts, len(work_dirs), notes),
                 "evaluations": _read_evaluations(work_dir, curves, notes),
                 "environment": environment,
                 "command": _command(work_dir, config_file, config, environment),
@@ -84,7 +84,9 @@ def write_run_report(
     write_page("run_report.html", {"runs": runs, "settings": settings}, path)
 
 
-def read_curves(logs: Sequence[Path]) -> tuple[dict[str, list], list[str]]:
+def read_curves(
+    logs: Sequence[Path],
+) -> tuple[dict[str, list], list[str], dict[Path, float]]:
     """Read all scalars of a run from the scalars.json of MMEngine.
 
     Args:
@@ -92,21 +94,22 @@ def read_curves(logs: Sequence[Path]) -> tuple[dict[str, list], list[str]]:
             believed.
 
     Returns:
-        tuple: Scalar -> list of [iteration, value]; and notes on what was wrong.
+        tuple: Scalar -> list of [iteration, value]; notes on what was wrong; and log ->
+            the iteration it begins with, infinity if it has none.
     """
     curves: dict[str, list] = {}
+    starts = dict.fromkeys(logs, math.inf)
     notes, iteration = [], 0
     for log in logs:
-        started = False
         records, damaged = read_records(log)
         for record in records:
             training = "iter" in record
             if training:
                 iteration = record["iter"]
-                if not started:  # what an interrupted run had done beyond
+                if starts[log] == math.inf:  # what an interrupted run had done beyond
                     for points in curves.values():
                         points[:] = [p for p in points if p[0] < iteration]
-                started = True
+                    starts[log] = iteration
             skipped = SKIPPED if training else (*SKIPPED, "time", "data_time", "epoch")
             for name, value in record.items():
                 if isinstance(value, int | float) and name not in skipped:
@@ -120,7 +123,7 @@ def read_curves(logs: Sequence[Path]) -> tuple[dict[str, list], list[str]]:
         bad = [x for x, y in points if not math.isfinite(y)]
         if bad:
             notes.append(f"{name} is not finite from iteration {bad[0]} on.")
-    return curves, notes
+    return curves, notes, starts
 
 
 def read_environment(work_dir: Path) -> dict[str, str]:
@@ -229,13 +232,14 @@ def _read_evaluations(work_dir: Path, curves: dict, notes: list[str]) -> list[li
     return rows[:MAX_EVALUATIONS]
 
 
-def _read_pictures(logs: Sequence[Path], runs: int, notes: list[str]) -> list[list]:
+def _read_pictures(
+    starts: dict[Path, float], runs: int, notes: list[str]
+) -> list[list]:
     """Iteration and picture, evenly spread, of those that NeighborImagesHook drew."""
     files: dict[int, Path] = {}
-    for log in logs:
-        starts = [r["iter"] for r in read_records(log)[0] if "iter" in r][:1]
-        for start in starts:  # what an interrupted run had done beyond
-            files = {at: file for at, file in files.items() if at < start}
+    for log, start in starts.items():
+        # Not what an interrupted run had done beyond.
+        files = {at: file for at, file in files.items() if at < start}
         for file in log.parent.glob("vis_image/neighbors_*.png"):
             iteration = file.stem.rpartition("_")[2]
             if iteration.isdecimal():

@@ -3,7 +3,7 @@ import pytest
 import torch
 from helpers.pages import read_data
 
-from snclr_mm.visualization import map_features, write_feature_map
+from snclr_mm.visualization import describe_images, map_features, write_feature_map
 from snclr_mm.visualization.feature_map import STEPS
 
 EVIL = "</script><script>alert(1)</script>"
@@ -37,7 +37,8 @@ def test_page(photos, tmp_path):
     }
     path = tmp_path / "new/map.html"
     labels = [0, None, 7]
-    write_feature_map(path, pictures, [EVIL] * 3, places, labels, [EVIL], EVIL)
+    images = describe_images(pictures, [EVIL] * 3, labels, [EVIL], EVIL)
+    write_feature_map(path, images, places)
     text = path.read_text()
     assert text.count("<script") == 3 and text.count("</script>") == 3
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")

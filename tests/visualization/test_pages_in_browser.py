@@ -10,6 +10,7 @@ from PIL import Image
 
 from snclr_mm.visualization import (
     FoundNeighbors,
+    describe_images,
     write_feature_map,
     write_neighbor_browser,
 )
@@ -83,7 +84,8 @@ def browser_page(tmp_path_factory):
     labels = [i % CLASSES if i % 100 else None for i in range(N)]
     classes = [EVIL, *(f"class{i}" for i in range(1, CLASSES))]
     names = [f"{EVIL}{i}.png" for i in range(N)]
-    write_neighbor_browser(path, pictures, names, found, labels, classes, EVIL)
+    images = describe_images(pictures, names, labels, classes, EVIL)
+    write_neighbor_browser(path, images, found)
     return path, found
 
 
@@ -162,7 +164,8 @@ def test_map(open_page, tmp_path):
     classes = [EVIL, *(f"class{i}" for i in range(1, CLASSES))]
     names = [f"{EVIL}{i}.png" for i in range(N)]
     path = tmp_path / "map.html"
-    write_feature_map(path, pictures, names, places, labels, classes, EVIL)
+    images = describe_images(pictures, names, labels, classes, EVIL)
+    write_feature_map(path, images, places)
     page = open_page(path)
     assert page.evaluate("document.title") == "Map of the features"
     assert page.inner_text("#about") == EVIL

@@ -70,6 +70,7 @@ from snclr_mm.checkpoints.saved_model import load_model
 from snclr_mm.cli import explain_refusal
 from snclr_mm.visualization import (
     ImageSample,
+    describe_images,
     extract_keys,
     find_neighbors,
     map_features,
@@ -127,15 +128,10 @@ def write(args: argparse.Namespace) -> Path:
         images.draw(found[names[0]], out)
     else:
         write_page = write_feature_map if args.map else write_neighbor_browser
-        write_page(
-            out,
-            images.pictures,
-            images.names,
-            found,
-            images.labels,
-            images.classes,
-            images.about,
+        described = describe_images(
+            images.pictures, images.names, images.labels, images.classes, images.about
         )
+        write_page(out, described, found)
     labels = f"{len(set(images.labels))} classes" if images.labels else "no labels"
     print(f"{images.about}, {labels}: {out} ({out.stat().st_size / 1e6:.1f} MB)")
     return out

@@ -77,7 +77,6 @@ class RobustCheckpointHook(CheckpointHook):
         self._asked_at = 0.0
         self._runner, self._done = runner, (runner.epoch, runner.iter)
         self._in_step = self._no_more_data = False
-        self._whole = True  # no gradients wait for those of more batches
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:
                 number = getattr(signal, name, None)  # Windows has not all of them
@@ -94,7 +93,6 @@ class RobustCheckpointHook(CheckpointHook):
         """Save if it is due; stop if a signal has asked for it."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         self._done = runner.epoch, runner.iter + 1
-        self._whole = any(w.should_update() for w in wrappers(runner.optim_wrapper))
         if self.is_last_train_iter(runner):
             return  # it needs no stop: the end of training saves it
         if self._guard.stopping:
@@ -258,8 +256,10 @@ class RobustCheckpointHook(CheckpointHook):
             self._stop_alone()
 
     def _stop_alone(self) -> None:
+        optimizers = wrappers(self._runner.optim_wrapper)
+        whole = any(w.should_update() for w in optimizers)  # no gradients wait
         # Other ranks may be in the next step.
-        if get_world_size() > 1 or not self._whole:
+        if get_world_size() > 1 or not whole:
             raise RuntimeError(
                 "SIGTERM has ended the data workers too, and nothing was saved: "
                 "continue from the last checkpoint with --resume."
