@@ -1,9 +1,8 @@
 # SNCLR, ResNet-18, CIFAR-100, 200 epochs: the setting of a public comparison
 # (pc-cp/Benchmark-Methods-For-MNN) in network, projector, predictor, optimizer,
 # schedule, momentum, τ, K, Q and kNN. Its batch norm over eighths of a batch is left
-# out; objective, attention and the two views are as in the small recipe. Augments on
-# the training device. Not run in full. The baselines take it with the variable
-# RECIPE=r18_1xb256-200e_cifar100.
+# out; objective, attention and the two views are as in the small recipe. Not run in
+# full. The baselines take it with the variable RECIPE=r18_1xb256-200e_cifar100.
 _base_ = "snclr_resnet-tiny_1xb128_cifar100.py"
 
 model = dict(
@@ -20,17 +19,9 @@ model = dict(
 )
 
 views = [_base_.view_pipeline]
-views[0][0].crop_ratio_range = (0.2, 1.0)
-data_preprocessor = dict(
-    type="AugmentDataPreprocessor",
-    transforms=views,
-    num_views=[2],
-    non_blocking=True,
-)
-train_dataloader = dict(
-    batch_size=256,
-    dataset=dict(pipeline=[dict(type="LoadImage"), dict(type="PackInputs")]),
-)
+views[0][0].update(scale=32, crop_ratio_range=(0.2, 1.0))
+data_preprocessor = dict(transforms=views)
+train_dataloader = dict(batch_size=256)
 val_cfg = dict(k=200, temperature=0.1)
 test_cfg = val_cfg
 

@@ -125,9 +125,11 @@ if __name__ == "__main__":
 import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
 # isort: split
+import numpy as np
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
@@ -261,18 +263,49 @@ def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
 
 
 def check_data(cfg: Config, args: argparse.Namespace) -> None:
-    """Raise an error if there is no data, or less than --images and --holdout."""
+    """Raise an error if there is no data, too little, or not that of the work_dir."""
     check_data_roots(cfg)
     if args.pretrained:
         return
     register_all_modules()
     whole = {**cfg.val_cfg.bank_dataloader.dataset, "indices": None}
-    size = len(DATASETS.build(whole))
+    dataset = DATASETS.build(whole)
+    size = len(dataset)
     if (args.images or 0) + (args.holdout or 0) > size:
         raise SystemExit(
             f"--images {args.images} and --holdout {args.holdout} exceed the {size} "
             "images of the training set (val_cfg.bank_dataloader.dataset)."
         )
+    file, found = args.work_dir / "data.json", describe_data(dataset)
+    before = json.loads(file.read_text()) if file.exists() else found
+    if before != found:
+        raise SystemExit(
+            f"{args.work_dir} was started with other training images: "
+            "{images} of digest {sha256:.12}, ".format(**before)
+            + "now {images} of digest {sha256:.12}. ".format(**found)
+            + "Choose another --work-dir, or take the same data."
+        )
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(found) + "\n")
+
+
+def describe_data(dataset: BaseDataset) -> dict:
+    """Number of images, and a digest of up to 10,000 of them and of their labels.
+
+    Of files it takes the name below the data's folder and the size, so that the folder
+    may be moved.
+    """
+    digest = hashlib.sha256()
+    for row in range(0, len(dataset), -(-len(dataset) // 10000)):
+        info = dataset.get_data_info(row)
+        if "img_path" in info:
+            path = info["img_path"]
+            size = os.path.getsize(path) if os.path.exists(path) else None
+            image = f"{os.path.relpath(path, dataset.data_root)} {size}".encode()
+        else:
+            image = np.asarray(info["img"]).tobytes()
+        digest.update(image + str(info.get("gt_label")).encode())
+    return {"images": len(dataset), "sha256": digest.hexdigest()}
 
 
 def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:

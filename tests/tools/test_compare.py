@@ -1,8 +1,12 @@
 import json
+import shutil
 
 import cv2
+import numpy as np
 import pytest
 from helpers.command import call, load_tool, tools_in_process
+
+from snclr_mm.datasets import ImageFolder
 
 compare = load_tool("compare.py")
 
@@ -122,6 +126,24 @@ def test_other_settings_are_not_mixed_in(comparison, digits_root):
     changed = command(digits_root, comparison[0], "--seeds", "3")
     with pytest.raises(SystemExit, match="other settings"):
         call("compare.py", *changed, "model.head.temperature=0.3")
+
+
+def test_other_data_are_not_mixed_in(comparison, digits_root, tmp_path):
+    other = shutil.copytree(digits_root, tmp_path / "other")
+    labels = next(other.glob("train-labels*"))
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x09")
+    with pytest.raises(SystemExit, match="other training images: 1437 of"):
+        call("compare.py", *command(other, comparison[0], "--seeds", "3"))
+
+
+def test_data_are_files_by_name_and_size(tmp_path):
+    for folder in ("a/x", "b/x"):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / "1.png"), np.zeros((4, 4, 3), np.uint8))
+    one, moved = (ImageFolder(data_root=str(tmp_path / name)) for name in "ab")
+    assert compare.describe_data(one) == compare.describe_data(moved)
+    cv2.imwrite(str(tmp_path / "b/x/1.png"), np.eye(4, dtype=np.uint8))
+    assert compare.describe_data(one) != compare.describe_data(moved)
 
 
 def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
