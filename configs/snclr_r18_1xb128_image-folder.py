@@ -24,12 +24,6 @@ model = dict(
     ),
 )
 
-data_preprocessor = dict(
-    type="SelfSupDataPreprocessor",  # with ImageNet's statistics
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True,
-)
 views = _base_.views
 views[0].crop.scale = views[1].crop.scale = size
 views[0].crop.crop_ratio_range = views[1].crop.crop_ratio_range = (0.2, 1.0)

@@ -57,6 +57,9 @@ def test_builds(path, choice):
     check_parts(cfg)
     types = [transform.type for transform in cfg.test_dataloader.dataset.pipeline]
     assert types[0] == "LoadImage" and types[-1] == "PackInputs"
+    # MMPretrain's default is raw BGR.
+    assert len(cfg.data_preprocessor.mean) == len(cfg.data_preprocessor.std) == 3
+    assert isinstance(cfg.data_preprocessor.to_rgb, bool)
     assert None not in (cfg.test_cfg, cfg.test_evaluator)
 
 

@@ -29,7 +29,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--branch", choices=BRANCHES, default="online")
     add("--image-size", type=int, help="resize a ViT's position embedding (pixels)")
     add("--num-heads", type=int, help="of a ViT, where the checkpoint does not tell")
-    add("--image", help="picture to compare features of")
     add(
         "--no-verify",
         dest="verify",

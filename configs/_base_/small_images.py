@@ -39,6 +39,13 @@ model = dict(
     ),
 )
 
+data_preprocessor = dict(
+    type="SelfSupDataPreprocessor",  # with ImageNet's statistics
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True,
+)
+
 # Images of 32 to 128 px: two views with MoCo v3's colors and no blur, as solo-learn has
 # them for CIFAR, and weighted kNN, k and temperature DINO's. A recipe sets sizes and
 # data.

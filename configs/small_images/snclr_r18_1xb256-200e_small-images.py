@@ -60,9 +60,7 @@ chosen = choose("{{$DATASET:tiny-imagenet}}")
 work_dir = "work_dirs/snclr_r18_1xb256-200e_{{$DATASET:tiny-imagenet}}"
 
 model = dict(backbone=chosen.get("backbone", {}))
-data_preprocessor = dict(
-    type="SelfSupDataPreprocessor", non_blocking=True, **chosen["preprocessor"]
-)
+data_preprocessor = dict(non_blocking=True, **chosen["preprocessor"])
 views = _base_.views
 views[0].crop.scale = views[1].crop.scale = chosen["size"]
 views[0].gray.channel_weights = chosen["channel_weights"]

@@ -47,8 +47,8 @@ TARGETS = tuple(name for name, form in FORMATS.items() if form.write)
 BRANCHES = ("online", "momentum")
 #: How to get a library that a format is checked with.
 INSTALL = {
-    "mmdet": "pip install -e '.[downstream]' and mmcv with ops, see docs/conversion.md",
-    "mmseg": "pip install -e '.[downstream]' and mmcv with ops, see docs/conversion.md",
+    "mmdet": "pip install -e '.[downstream]' and mmcv with ops, see docs/downstream.md",
+    "mmseg": "pip install -e '.[downstream]' and mmcv with ops, see docs/downstream.md",
     "timm": "pip install -e '.[timm]'",
     "torchvision": "pip install torchvision",
     "detectron2": "install it from source, as its documentation says",
@@ -90,15 +90,14 @@ def convert_checkpoint(
     branch: str = "online",
     image_size: int | None = None,
     num_heads: int | None = None,
-    image: str | Path | None = None,
     verify: bool = True,
     trust: bool = False,
 ) -> Conversion:
     """Convert a backbone's weights from one library to another.
 
     The result is written beside its place, read back, loaded into the target library's
-    own model, and its features of an image are compared in double precision with the
-    source's; only then does it take its place.
+    own model, and its features of Matplotlib's photograph are compared in double
+    precision with the source's; only then does it take its place.
 
     Args:
         source (str | Path): A file, or a URL that MMEngine can read.
@@ -111,8 +110,6 @@ def convert_checkpoint(
         image_size (int, optional): Resize a ViT's position embedding (bicubic) for
             square images of so many pixels. Defaults to None: unchanged.
         num_heads (int, optional): Of a ViT; needed where the checkpoint does not tell.
-        image (str | Path, optional): The picture to compare features of. Defaults to
-            None: a photograph that comes with Matplotlib.
         verify (bool): Whether to compare. Defaults to True.
         trust (bool): Read a source that holds more than tensors and plain data; such a
             pickle can run any code. Defaults to False.
@@ -174,7 +171,7 @@ def convert_checkpoint(
         else:
             torch.save(saved, part)
         if verify:
-            picture = read_image(image, getattr(architecture, "image_size", 224))
+            picture = read_image(getattr(architecture, "image_size", 224))
             library = backbone.library or source_format
             # The source's own model has other positions than a resized one.
             if library == "mmpretrain" or image_size is not None:
@@ -225,13 +222,10 @@ def resize(
     return state, dataclasses.replace(architecture, image_size=image_size)
 
 
-def read_image(path: str | Path | None, size: int) -> Tensor:
-    """Read a picture as a normalised square batch, [1, 3, size, size], float64."""
-    if path is None:
-        path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+def read_image(size: int) -> Tensor:
+    """Matplotlib's photograph, normalised and square, [1, 3, size, size], float64."""
+    path = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     picture = mmcv.imread(str(path))
-    if picture is None:
-        raise ValueError(f"--image {path} cannot be read as a picture.")
     picture = mmcv.imresize(picture[..., ::-1], (size, size)).astype(np.float64)
     picture = (picture - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
     return torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())

@@ -49,7 +49,7 @@ def set_image_folders(cfg: Config, train: str, test: str | None = None) -> None:
     ):
         raise ValueError(
             "--data-root is for configs that pretrain: the images of others need "
-            "annotations (see docs/data.md)."
+            "annotations (see docs/downstream.md)."
         )
     pipeline = find_test_pipeline(cfg)
     loader = cfg.train_dataloader
