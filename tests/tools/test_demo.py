@@ -42,9 +42,10 @@ def test_on_real_digits(digits_root, tmp_path, monkeypatch, capsys):
 
 
 def test_few_evaluations_on_the_way():
-    for epochs, expected in ((20, 4), (50, 4), (2, 2), (1, 1)):
+    for epochs, expected in ((30, 3), (50, 3), (2, 2), (1, 1)):
         cfg = demo.build_config(demo.parse_args([f"--epochs={epochs}"]))
         assert epochs // cfg.train_cfg.val_interval == expected
+        assert cfg.custom_hooks[0].start_epoch == epochs // 5
 
 
 def test_help_sets_nothing_up(tmp_path):
