@@ -34,6 +34,7 @@ API = {
     "evaluation": ["evaluation"],
     "checkpoints": ["checkpoints"],
     "visualization": ["visualization"],
+    "command_line": ["cli"],
 }
 LANGUAGES = {".py": "python", ".sh": "bash", ".yml": "yaml", ".json": "json"}
 EQUATION = re.compile(
@@ -51,7 +52,8 @@ def on_files(files, config):
     }
     for name, packages in API.items():
         directives = [f"::: {path}" for path in public_objects(packages)]
-        pages[f"api/{name}.md"] = "\n\n".join([f"# {name.capitalize()}", *directives])
+        title = f"# {name.replace('_', ' ').capitalize()}"
+        pages[f"api/{name}.md"] = "\n\n".join([title, *directives])
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
 
