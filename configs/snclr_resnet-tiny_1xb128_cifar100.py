@@ -30,7 +30,6 @@ view_pipeline = [
         channel_weights=(0.2989, 0.587, 0.114),  # RGB
     ),
 ]
-weak_view = view_pipeline[:2]
 data_preprocessor = dict(
     type="AugmentDataPreprocessor",
     mean=[129.304, 124.070, 112.434],

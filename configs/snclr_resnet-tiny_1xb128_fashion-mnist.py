@@ -68,7 +68,6 @@ view_pipeline = [
         prob=0.8,
     ),
 ]
-weak_view = view_pipeline[:2]  # of targets, for methods that want them weak
 train_pipeline = [
     dict(type="LoadImage"),
     dict(type="MultiView", num_views=[2], transforms=[view_pipeline]),

@@ -425,12 +425,20 @@ def test_every_small_method_is_documented_and_compared(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["msf", "mnn", "ressl", "sce"])
-@pytest.mark.parametrize("dataset, size", [("fashion-mnist", 28), ("cifar100", 20)])
-def test_targets_are_weak(method, dataset, size):
+@pytest.mark.parametrize(
+    "recipe, size",
+    [
+        ("resnet-tiny_1xb128_fashion-mnist", 28),
+        ("resnet-tiny_1xb128-gpu-aug-30e_fashion-mnist", 20),
+        ("resnet-tiny_1xb128_cifar100", 20),
+        ("r18_1xb256-200e_cifar100", 32),
+    ],
+)
+def test_targets_are_weak(method, recipe, size):
     """The second view, the only key: crop and flip."""
     name = f"baselines/{method}_resnet-tiny_1xb128_fashion-mnist.py"
-    cfg = load(name, f"RECIPE=resnet-tiny_1xb128_{dataset}")
-    multi_view = cfg.data_preprocessor  # that of CIFAR-100 augments whole batches
+    cfg = load(name, f"RECIPE={recipe}")
+    multi_view = cfg.data_preprocessor  # some augment whole batches
     if "transforms" not in multi_view:
         multi_view = cfg.train_dataloader.dataset.pipeline[1]
     strong, weak = multi_view.transforms
@@ -438,10 +446,7 @@ def test_targets_are_weak(method, dataset, size):
     assert weak == strong[:2] and len(strong) > 2
     assert strong[0].scale == size
     assert cfg.model.one_directional
-    assert (
-        cfg.model.head.queue
-        == load(f"snclr_resnet-tiny_1xb128_{dataset}.py").model.head.queue
-    )
+    assert cfg.model.head.queue == load(f"snclr_{recipe}.py").model.head.queue
 
 
 @pytest.mark.parametrize("method", ["mocov3", "swav", "nnclr", "nnbyol", "pnnclr"])

@@ -3,8 +3,8 @@
 _base_ = "../snclr_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}.py"
 
 work_dir = "work_dirs/msf_{{$RECIPE:resnet-tiny_1xb128_fashion-mnist}}"
-weak_target = dict(
-    num_views=[1, 1], transforms=[_base_.view_pipeline, _base_.weak_view]
+weak_target = dict(  # cropped and flipped alone
+    num_views=[1, 1], transforms=[_base_.view_pipeline, _base_.view_pipeline[:2]]
 )
 if _base_.data_preprocessor.type == "AugmentDataPreprocessor":
     data_preprocessor = weak_target
