@@ -178,7 +178,7 @@ def numbers_of(node, key=""):
 @given(data=st.data())
 def test_generated_numbers_out_of_range_are_refused(recipe, data):
     cfg = deepcopy(recipe)
-    for key in ("view_pipeline", "weak_view", "train_pipeline", "test_pipeline"):
+    for key in ("view_pipeline", "train_pipeline", "test_pipeline"):
         del cfg._cfg_dict[key]  # nothing reads them
     place, key, name = data.draw(st.sampled_from(list(numbers_of(cfg._cfg_dict))))
     numbers = NUMBERS.filter(lambda number: not RANGES[name].allows(number))
