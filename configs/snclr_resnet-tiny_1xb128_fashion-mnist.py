@@ -85,8 +85,6 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
-    # Own images: type="ImageFolder" and data_root, and --no-validate where they have no
-    # labels.
     dataset=dict(type="FashionMNIST", data_root=data_root, pipeline=train_pipeline),
 )
 test_dataloader = dict(

@@ -12,7 +12,6 @@ from helpers.shrink import shrink
 from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
-from mmpretrain.apis import FeatureExtractor
 from mmpretrain.registry import MODELS
 
 from snclr_mm.evaluation import pool_features
@@ -491,14 +490,3 @@ def test_plain_folder_needs_a_folder_alone():
         assert loader.dataset.type == "ImageFolder"
         assert loader.dataset.data_root == cfg.data_root == "data/images"
     assert "imagenet" not in str(cfg.to_dict())
-
-
-def test_feature_extractor_of_mmpretrain(image_folder, tmp_path):
-    """It prepares images by the test pipeline, also where nothing has a label."""
-    cfg = shrink(load("snclr_r18_1xb128_image-folder.py"), image_folder, tmp_path)
-    cfg.dump(tmp_path / "config.py")
-    extractor = FeatureExtractor(str(tmp_path / "config.py"), device="cpu")
-    images = [str(image_folder / f"{name}/0.png") for name in ("china", "flower")]
-    one, other = (features[-1] for features in extractor(images))
-    assert len(one) == cfg.model.neck.in_channels
-    assert not torch.equal(one, other)

@@ -45,6 +45,8 @@ assert own.train_cfg.max_epochs == 200
 assert own.model.pop("_scope_") == "snclr_mm"
 assert own.model == headline.model
 assert get_config("snclr_mm::imagenet/snclr_r50_8xb256-200e_in1k.py").train_cfg
+photos = get_config("snclr_mm::_base_/../snclr_r18_1xb128_image-folder.py")
+assert photos.model.backbone.depth == 18
 """
 
 

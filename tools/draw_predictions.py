@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--images", type=int, default=6, help="pictures to draw")
     add("--columns", type=int, default=3, help="pictures in a row")
     add("--score", type=float, default=0.3, help="draw boxes from this score on")
-    add("--enlarge", type=int, default=1, help="small pictures so many times")
+    add("--enlarge", type=int, default=1, help="factor for small pictures")
     add_common_arguments(parser)
     args = parser.parse_args(argv)
     for name in ("images", "columns", "enlarge"):

@@ -41,7 +41,6 @@ class NeighborQueue(BaseModule):
         sync (bool): True: keys of all ranks enter the queue of each, in the same order,
             so it is identical everywhere. False: each rank keeps a queue of its own
             images, as released. Defaults to True.
-        init_cfg (dict, optional): Initialization config. Defaults to None.
 
     Raises:
         ValueError: If ``length`` or ``dim`` is below 1, or ``init`` is unknown.
@@ -53,9 +52,8 @@ class NeighborQueue(BaseModule):
         dim: int,
         init: str = "empty",
         sync: bool = True,
-        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         if length < 1 or dim < 1:
             raise ValueError(
                 f"queue.length={length} and queue.dim={dim} must be at least 1."

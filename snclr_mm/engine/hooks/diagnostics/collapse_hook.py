@@ -2,12 +2,12 @@ from collections import defaultdict
 from contextlib import ExitStack
 
 import torch
-from mmengine.dist import all_gather
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from snclr_mm.engine.hooks.utils import check_at_least
 from snclr_mm.evaluation import feature_std, rankme
+from snclr_mm.models.ops import gather_rows
 
 from .diagnostic_hook import DiagnosticHook, FirstViewFeatures
 
@@ -62,7 +62,7 @@ class CollapseHook(DiagnosticHook):
             return {}
         scalars = {}
         for module, batches in self._batches.items():
-            features = torch.cat(all_gather(torch.cat(batches)))
+            features = gather_rows(torch.cat(batches))
             if len(features) < 2 or not features.isfinite().all():
                 continue
             name = "projection" if module == "neck" else module

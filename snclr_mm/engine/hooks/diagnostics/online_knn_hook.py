@@ -2,14 +2,14 @@ from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, all_reduce
+from mmengine.dist import all_reduce
 from mmengine.logging import HistoryBuffer
 from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 
 from snclr_mm.engine.hooks.utils import check_at_least
 from snclr_mm.evaluation.weighted_knn import vote
-from snclr_mm.models.ops import top_k
+from snclr_mm.models.ops import gather_rows, top_k
 
 from .diagnostic_hook import DiagnosticHook, FirstViewFeatures, batch_labels
 
@@ -100,8 +100,8 @@ class OnlineKNNHook(DiagnosticHook):
         return {"online_knn_top1": 100 * self._accuracy.mean()}
 
     def _enqueue(self, runner, features: Tensor, labels: Tensor) -> None:
-        features = torch.cat(all_gather(features))
-        labels = torch.cat(all_gather(labels))
+        features = gather_rows(features)
+        labels = gather_rows(labels[:, None])[:, 0]
         usable = labels >= 0
         if not usable.any():
             self._warn_once(

@@ -57,7 +57,6 @@ class OnlineLinearProbeHook(DiagnosticHook):
         self.optimizer_cfg = optimizer or dict(type="SGD", lr=0.1, momentum=0.9)
         #: The classifier, once there was a labeled batch.
         self.probe: nn.Linear | None = None
-        self._window = window
         self._accuracy = HistoryBuffer(max_length=window)
         self._resumed: dict | None = None
 
