@@ -55,7 +55,9 @@ def set_image_folders(cfg: Config, train: str, test: str | None = None) -> None:
     loader = cfg.train_dataloader
     _, old = next(single_datasets(loader.dataset, "train_dataloader.dataset"))
     kept = {key: old[key] for key in ("cache_dir",) if old.get(key)}
-    loader.dataset = _folder(train, _safe(old.pipeline), skip_limit=SKIP_LIMIT, **kept)
+    loader.dataset = _folder(
+        train, _with_load_image(old.pipeline), skip_limit=SKIP_LIMIT, **kept
+    )
     plain = dict(
         batch_size=loader.get("batch_size", 64),
         num_workers=loader.get("num_workers", 0),
@@ -143,7 +145,7 @@ def find_test_pipeline(cfg: Config) -> list[dict]:
     for stage in ("test", "val"):
         dataset = (cfg.get(f"{stage}_dataloader") or {}).get("dataset") or {}
         if dataset.get("pipeline"):
-            return _safe(dataset.pipeline)
+            return _with_load_image(dataset.pipeline)
     sizes = list(_values(cfg.train_dataloader.dataset, "RandomResizedCrop", "scale"))
     if not sizes:
         raise ValueError(
@@ -164,7 +166,7 @@ def _folder(root: str, pipeline: list, **options) -> ConfigDict:
     return ConfigDict(type="ImageFolder", data_root=root, pipeline=pipeline, **options)
 
 
-def _safe(pipeline: list) -> list:
+def _with_load_image(pipeline: list) -> list:
     """The same, with LoadImage, which reads more and names what it cannot read."""
     pipeline = deepcopy(pipeline)
     if pipeline and pipeline[0]["type"] == "LoadImageFromFile":

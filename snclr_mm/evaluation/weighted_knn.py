@@ -74,7 +74,7 @@ def knn_grid(
     num_classes = int(bank_labels.max()) + 1
     predictions = {pair: [] for pair in product(ks, temperatures)}
     for batch in progress(F.normalize(queries, dim=1).split(batch_size)):
-        similarity, index = top_k(batch, bank, max(ks), look=bank.dtype)
+        similarity, index = top_k(batch, bank, max(ks), dtype=bank.dtype)
         labels = bank_labels[index]
         for (k, temperature), parts in predictions.items():
             scores = vote(similarity[:, :k], labels[:, :k], num_classes, temperature)

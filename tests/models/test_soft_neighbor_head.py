@@ -120,7 +120,7 @@ def test_what_a_gpu_computes_in_half_precision(length, dtype, objective, monkeyp
             replace("count_rows", lambda index, rows, _: count_rows(index, rows, True))
             replace("CPU_CHUNK", 16 * 100)
             monkeypatch.setattr(topk, "CPU_CHUNK", 2**10)
-            look = partial(top_k, look=dtype)
+            look = partial(top_k, dtype=dtype)
             monkeypatch.setattr(neighbor_queue, "top_k", look)
         found = []
         judge.search_observers.append(lambda neighbors, f=found: f.append(neighbors))

@@ -225,7 +225,7 @@ class RobustCheckpointHook(CheckpointHook):
         if not self.save_best:
             return
         backend = self.file_backend
-        self.file_backend = late = _LateRemoval(backend)
+        self.file_backend = late = _DeferredRemoval(backend)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
@@ -287,7 +287,7 @@ class RobustCheckpointHook(CheckpointHook):
             signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
-class _LateRemoval:
+class _DeferredRemoval:
     """A file backend that only notes what it should remove."""
 
     def __init__(self, backend) -> None:

@@ -109,19 +109,19 @@ class _KNNLoop:
         """Similarity and label, [n, k], of the neighbors over all ranks' banks."""
         # Each rank searches its own bank for everyone's queries.
         queries, k = gather_rows(queries), min(self.k, len(self._bank))
-        similarity, index = top_k(queries, self._bank, k, look=self._bank.dtype)
+        similarity, index = top_k(queries, self._bank, k, dtype=self._bank.dtype)
         labels = self._labels[index]
         if get_world_size() > 1:
             # A bank share below k is filled with neighbors that have no weight.
             missing = self.k - k
-            similarity = _return(F.pad(similarity, (0, missing), value=-torch.inf))
-            labels = _return(F.pad(labels, (0, missing)))
+            similarity = _send_back(F.pad(similarity, (0, missing), value=-torch.inf))
+            labels = _send_back(F.pad(labels, (0, missing)))
             similarity, best = similarity.topk(self.k, dim=1)
             labels = labels.gather(1, best)
         return similarity, labels
 
 
-def _return(found: Tensor) -> Tensor:
+def _send_back(found: Tensor) -> Tensor:
     """Send back what was found for all queries, [W n, k]; get one's own, [n, W k]."""
     received = torch.empty_like(found)
     dist.all_to_all_single(received, found.contiguous())

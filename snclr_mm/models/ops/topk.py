@@ -11,12 +11,12 @@ CPU_CHUNK, GPU_CHUNK = 2**21, 2**24
 
 
 def top_k(
-    queries: Tensor, rows: Tensor, k: int, look: torch.dtype | None = None
+    queries: Tensor, rows: Tensor, k: int, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
     """Find the k rows of largest inner product with each query.
 
     Shapes depend on the sizes alone, so nothing waits for the device. On GPUs the first
-    look is in half precision: a shortlist of 2k + 32 rows is scored again in the rows'
+    pass is in half precision: a shortlist of 2k + 32 rows is scored again in the rows'
     precision. More rows than that within half precision's rounding of the k-th best
     (float16 and unit rows: at most 4e-3) may take each other's place.
 
@@ -24,7 +24,7 @@ def top_k(
         queries (Tensor): [m, d].
         rows (Tensor): [R, d], of the queries' dtype.
         k (int): 1 to R.
-        look (torch.dtype, optional): Of the products with all rows. Defaults to
+        dtype (torch.dtype, optional): Of the products with all rows. Defaults to
             float16 for float32 rows on a GPU, else the rows' dtype, which is exact.
 
     Returns:
@@ -32,16 +32,16 @@ def top_k(
         products in any order.
     """
     on_cpu = rows.device.type == "cpu"
-    if look is None:
+    if dtype is None:
         half = not on_cpu and rows.dtype == torch.float32
-        look = torch.float16 if half else rows.dtype
-    exact = look == rows.dtype
+        dtype = torch.float16 if half else rows.dtype
+    exact = dtype == rows.dtype
     keep = k if exact else min(2 * k + 32, len(rows))
     size = (CPU_CHUNK if on_cpu else GPU_CHUNK) // max(1, len(queries))
-    queries_look, size = queries.to(look), max(size, 2 * BLOCK * keep)
+    queries_cast, size = queries.to(dtype), max(size, 2 * BLOCK * keep)
     for start in range(0, len(rows), size):
-        chunk = rows[start : start + size].to(look)
-        found, row = _top_k_by_blocks(queries_look @ chunk.T, keep)
+        chunk = rows[start : start + size].to(dtype)
+        found, row = _top_k_by_blocks(queries_cast @ chunk.T, keep)
         if start == 0:
             best, index = found, row
         else:
