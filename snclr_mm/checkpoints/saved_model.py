@@ -10,7 +10,8 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import nn
 
 from snclr_mm.checkpoint_safety import read_checkpoint
-from snclr_mm.cli import find_test_pipeline, read_config
+from snclr_mm.cli import read_config
+from snclr_mm.datasets import find_test_pipeline
 from snclr_mm.engine.hooks.checkpoint_check_hook import find_misfits, summarize_misfits
 
 from .config_text import literal, read_assignments

@@ -7,7 +7,7 @@ from .config_checks import check_config, merge_options
 from .configs import find_config, load_config, read_config
 from .console import announce, explain_sizes, quiet_start
 from .dataloaders import check_data_roots, set_dataloader_defaults
-from .image_folders import find_test_pipeline, fit_to_images, set_image_folders
+from .image_folders import fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
 
@@ -23,7 +23,6 @@ __all__ = [
     "explain_refusal",
     "explain_sizes",
     "find_config",
-    "find_test_pipeline",
     "fit_to_images",
     "load_checkpoints_safely",
     "load_config",

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from mmengine.fileio import exists, get_text
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.utils import get_ori_model
+
+from snclr_mm.datasets import single_datasets
 
 #: Heads that have the data set's classes; others may have less or more.
 HEADS = re.compile(r"(^|\.)(bbox_head|mask_head|decode_head)(\.\d+)?$")
@@ -72,28 +74,6 @@ def _build_loop(runner: Runner, stage: str) -> Any:
             f"{stage}_dataloader.dataset, or a part of it, is empty: no image is found "
             "with its ann_file, data_prefix and img_suffix."
         ) from error
-
-
-def single_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Data sets inside of RepeatDataset, ConcatDataset and the like, by config key.
-
-    Args:
-        dataset (Any): Built, or as a config.
-        key (str): Its config key.
-    """
-
-    def inner(name: str) -> Any:
-        if isinstance(dataset, dict):
-            return dataset.get(name)
-        return getattr(dataset, name, None)
-
-    if inner("datasets") is not None:
-        for i, part in enumerate(inner("datasets")):
-            yield from single_datasets(part, f"{key}.datasets.{i}")
-    elif inner("dataset") is not None:
-        yield from single_datasets(inner("dataset"), f"{key}.dataset")
-    else:
-        yield key, dataset
 
 
 def check_coco(content: dict, path: str, classes: Sequence[str], key: str) -> None:

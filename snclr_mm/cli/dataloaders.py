@@ -5,9 +5,8 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from snclr_mm.datasets import single_datasets
 from snclr_mm.registry import MIM
-
-from .annotations import single_datasets
 
 #: What makes a small data set of this project, by the name of its folder.
 DATA_SCRIPTS = {

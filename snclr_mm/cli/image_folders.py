@@ -1,15 +1,17 @@
 """Folders of images, given on the command line, in place of a config's data."""
 
 import os
-from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
-from .annotations import single_datasets
+from snclr_mm.datasets.dataset_configs import (
+    find_test_pipeline,
+    single_datasets,
+    with_load_image,
+)
+
 from .dataloaders import dataloaders
 
 #: Share of a user's images that may be unreadable.
@@ -56,7 +58,7 @@ def set_image_folders(cfg: Config, train: str, test: str | None = None) -> None:
     _, old = next(single_datasets(loader.dataset, "train_dataloader.dataset"))
     kept = {key: old[key] for key in ("cache_dir",) if old.get(key)}
     loader.dataset = _folder(
-        train, _with_load_image(old.pipeline), skip_limit=SKIP_LIMIT, **kept
+        train, with_load_image(old.pipeline), skip_limit=SKIP_LIMIT, **kept
     )
     plain = dict(
         batch_size=loader.get("batch_size", 64),
@@ -140,38 +142,9 @@ def fit_to_images(cfg: Config) -> list[str]:
     return notes
 
 
-def find_test_pipeline(cfg: Config) -> list[dict]:
-    """How one image is prepared: as for testing, else as the training crops suggest."""
-    for stage in ("test", "val"):
-        dataset = (cfg.get(f"{stage}_dataloader") or {}).get("dataset") or {}
-        if dataset.get("pipeline"):
-            return _with_load_image(dataset.pipeline)
-    sizes = list(_values(cfg.train_dataloader.dataset, "RandomResizedCrop", "scale"))
-    if not sizes:
-        raise ValueError(
-            "The config has no test_dataloader.dataset.pipeline, and no "
-            "RandomResizedCrop whose size could serve instead: set one."
-        )
-    size = sizes[0] if isinstance(sizes[0], int) else max(sizes[0])
-    return [
-        dict(type="LoadImage"),
-        dict(type="ResizeEdge", scale=size * 8 // 7, edge="short"),
-        dict(type="CenterCrop", crop_size=size),
-        dict(type="PackInputs"),
-    ]
-
-
 def _folder(root: str, pipeline: list, **options) -> ConfigDict:
     root = os.path.abspath(Path(root).expanduser())
     return ConfigDict(type="ImageFolder", data_root=root, pipeline=pipeline, **options)
-
-
-def _with_load_image(pipeline: list) -> list:
-    """The same, with LoadImage, which reads more and names what it cannot read."""
-    pipeline = deepcopy(pipeline)
-    if pipeline and pipeline[0]["type"] == "LoadImageFromFile":
-        pipeline[0] = ConfigDict(type="LoadImage")
-    return pipeline
 
 
 def _check_classes(train: str, test: str) -> None:
@@ -193,13 +166,3 @@ def _check_classes(train: str, test: str) -> None:
             "--val-data-root out; labeled folders can be evaluated later: "
             "tools/evaluate.py CONFIG CHECKPOINT --data train=DIR test=DIR."
         )
-
-
-def _values(node: Any, kind: str, key: str) -> Iterator[Any]:
-    """Every ``key`` of the components of a type, in order."""
-    if isinstance(node, dict):
-        if node.get("type") == kind and key in node:
-            yield node[key]
-        node = list(node.values())
-    for value in node if isinstance(node, list | tuple) else ():
-        yield from _values(value, kind, key)

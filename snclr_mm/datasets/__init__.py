@@ -1,3 +1,4 @@
+from .dataset_configs import find_test_pipeline, single_datasets
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
@@ -8,5 +9,7 @@ __all__ = [
     "ImageCache",
     "ImageFolder",
     "LoadImage",
+    "find_test_pipeline",
     "labeled_subset",
+    "single_datasets",
 ]

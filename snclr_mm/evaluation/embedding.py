@@ -12,7 +12,12 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from snclr_mm.datasets import ImageFolder, LoadImage
+from snclr_mm.datasets import (
+    ImageFolder,
+    LoadImage,
+    find_test_pipeline,
+    single_datasets,
+)
 
 from .features import batch_features, check_finite
 
@@ -32,9 +37,6 @@ class PreparedImages(Dataset):
     """
 
     def __init__(self, images: Sequence[Any], cfg: Config) -> None:
-        from snclr_mm.cli import find_test_pipeline
-        from snclr_mm.cli.annotations import single_datasets
-
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             self.pipeline = Compose(find_test_pipeline(cfg))
         self.images = images

@@ -9,7 +9,8 @@ from mmpretrain.registry import DATASETS
 from rich.progress import track
 from torch.utils.data import Dataset, Subset
 
-from snclr_mm.cli import check_data_roots, explain_sizes, find_test_pipeline
+from snclr_mm.cli import check_data_roots, explain_sizes
+from snclr_mm.datasets import find_test_pipeline
 from snclr_mm.evaluation import PreparedImages, list_images
 
 from .neighbor_grid import plot_neighbors

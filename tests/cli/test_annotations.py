@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from snclr_mm.cli import annotations
-from snclr_mm.cli.annotations import check_annotations, check_coco, single_datasets
+from snclr_mm.cli.annotations import check_annotations, check_coco
 
 KEY = "train_dataloader.dataset"
 
@@ -104,15 +104,6 @@ def test_impossible_values(part, values, match, write):
     del content[part]
     with pytest.raises(ValueError, match="a.json (is not in COCO|has no annot)"):
         check_coco(content, "a.json", ("cat", "dog"), KEY)
-
-
-def test_leaves():
-    a, b = dict(type="A"), dict(type="B")
-    nested = dict(dataset=dict(datasets=[a, dict(dataset=b)]))
-    assert list(single_datasets(nested, "x")) == [
-        ("x.dataset.datasets.0", a),
-        ("x.dataset.datasets.1.dataset", b),
-    ]
 
 
 class Head(torch.nn.Module):

@@ -6,7 +6,7 @@ from helpers.tiny import CONFIG, REPOSITORY
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
-from snclr_mm.cli import find_test_pipeline, fit_to_images, set_image_folders
+from snclr_mm.cli import fit_to_images, set_image_folders
 
 STOCK = Path(mmpretrain.__file__).parent / ".mim/configs"
 CONFIGS = [
@@ -64,8 +64,6 @@ def test_bad_folders(image_folder, tmp_path, monkeypatch):
         set_image_folders(cfg, str(tmp_path / "flat"), "flat")
     with pytest.raises(ValueError, match="is for configs that pretrain"):
         set_image_folders(Config(dict(default_scope="mmdet")), str(image_folder))
-    with pytest.raises(ValueError, match="no RandomResizedCrop"):
-        find_test_pipeline(Config(dict(train_dataloader=dict(dataset=dict()))))
 
 
 def test_fewer_images_than_a_batch(image_folder, monkeypatch):

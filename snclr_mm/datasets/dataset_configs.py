@@ -1,0 +1,68 @@
+"""What the dataset configs of a config hold."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+
+def single_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Data sets inside of RepeatDataset, ConcatDataset and the like, by config key.
+
+    Args:
+        dataset (Any): Built, or as a config.
+        key (str): Its config key.
+    """
+
+    def inner(name: str) -> Any:
+        if isinstance(dataset, dict):
+            return dataset.get(name)
+        return getattr(dataset, name, None)
+
+    if inner("datasets") is not None:
+        for i, part in enumerate(inner("datasets")):
+            yield from single_datasets(part, f"{key}.datasets.{i}")
+    elif inner("dataset") is not None:
+        yield from single_datasets(inner("dataset"), f"{key}.dataset")
+    else:
+        yield key, dataset
+
+
+def find_test_pipeline(cfg: Config) -> list[dict]:
+    """How one image is prepared: as for testing, else as the training crops suggest."""
+    for stage in ("test", "val"):
+        dataset = (cfg.get(f"{stage}_dataloader") or {}).get("dataset") or {}
+        if dataset.get("pipeline"):
+            return with_load_image(dataset.pipeline)
+    sizes = list(_values(cfg.train_dataloader.dataset, "RandomResizedCrop", "scale"))
+    if not sizes:
+        raise ValueError(
+            "The config has no test_dataloader.dataset.pipeline, and no "
+            "RandomResizedCrop whose size could serve instead: set one."
+        )
+    size = sizes[0] if isinstance(sizes[0], int) else max(sizes[0])
+    return [
+        dict(type="LoadImage"),
+        dict(type="ResizeEdge", scale=size * 8 // 7, edge="short"),
+        dict(type="CenterCrop", crop_size=size),
+        dict(type="PackInputs"),
+    ]
+
+
+def with_load_image(pipeline: list) -> list:
+    """The same, with LoadImage, which reads more and names what it cannot read."""
+    pipeline = deepcopy(pipeline)
+    if pipeline and pipeline[0]["type"] == "LoadImageFromFile":
+        pipeline[0] = ConfigDict(type="LoadImage")
+    return pipeline
+
+
+def _values(node: Any, kind: str, key: str) -> Iterator[Any]:
+    """Every ``key`` of the components of a type, in order."""
+    if isinstance(node, dict):
+        if node.get("type") == kind and key in node:
+            yield node[key]
+        node = list(node.values())
+    for value in node if isinstance(node, list | tuple) else ():
+        yield from _values(value, kind, key)
