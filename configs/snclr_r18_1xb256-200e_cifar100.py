@@ -1,8 +1,8 @@
 # SNCLR, ResNet-18, CIFAR-100, 200 epochs: the setting of a public comparison
 # (pc-cp/Benchmark-Methods-For-MNN) in network, projector, predictor, optimizer,
 # schedule, momentum, τ, K, Q and kNN. Its batch norm over eighths of a batch is left
-# out; objective, attention and the two views are as in the small recipe. Not run in
-# full. The baselines take it with the variable RECIPE=r18_1xb256-200e_cifar100.
+# out; objective, attention and colors are as in the small recipe. Not run in full. The
+# baselines take it with the variable RECIPE=r18_1xb256-200e_cifar100.
 _base_ = "snclr_resnet-tiny_1xb128_cifar100.py"
 
 model = dict(

@@ -262,31 +262,39 @@ def list_runs(arms: list[Arm], args: argparse.Namespace) -> list[Run]:
     return runs
 
 
-def check_data(cfg: Config, args: argparse.Namespace) -> None:
-    """Raise an error if there is no data, too little, or not that of the work_dir."""
+def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
+    """Raise an error if there is no data, too little, or not that of the work_dir.
+
+    Returns:
+        dict[str, dict]: For data.json: :func:`describe_data` by config key.
+    """
     check_data_roots(cfg)
     if args.pretrained:
-        return
+        return {}
     register_all_modules()
-    whole = {**cfg.val_cfg.bank_dataloader.dataset, "indices": None}
-    dataset = DATASETS.build(whole)
-    size = len(dataset)
+    found = {}
+    for key in ("train_dataloader", "val_cfg.bank_dataloader", "val_dataloader"):
+        dataset = cfg._cfg_dict
+        for name in (*key.split("."), "dataset"):
+            dataset = dataset[name]
+        whole = {**dataset, "indices": None} if "indices" in dataset else dataset
+        found[f"{key}.dataset"] = describe_data(DATASETS.build(whole))
+    size = found["val_cfg.bank_dataloader.dataset"]["images"]
     if (args.images or 0) + (args.holdout or 0) > size:
         raise SystemExit(
             f"--images {args.images} and --holdout {args.holdout} exceed the {size} "
             "images of the training set (val_cfg.bank_dataloader.dataset)."
         )
-    file, found = args.work_dir / "data.json", describe_data(dataset)
+    file = args.work_dir / "data.json"
     before = json.loads(file.read_text()) if file.exists() else found
-    if before != found:
+    changed = [key for key in found if before.get(key) != found[key]]
+    if changed:
         raise SystemExit(
-            f"{args.work_dir} was started with other training images: "
-            "{images} of digest {sha256:.12}, ".format(**before)
-            + "now {images} of digest {sha256:.12}. ".format(**found)
-            + "Choose another --work-dir, or take the same data."
+            f"{args.work_dir} was started with other images in {', '.join(changed)} "
+            f"({file}, now {[found[key]['images'] for key in changed]} images): choose "
+            "another --work-dir, take the same data, or remove the folder."
         )
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(found) + "\n")
+    return found
 
 
 def describe_data(dataset: BaseDataset) -> dict:
@@ -472,8 +480,9 @@ def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     args.jobs = args.jobs or max(1, torch.cuda.device_count())
     arms = list_arms(args)
-    check_data(build_config(arms[-1], args.seeds[0], args), args)
+    data = check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)
+    (args.work_dir / "data.json").write_text(json.dumps(data, indent=2) + "\n")
     print(f"{len(runs)} runs, {args.jobs} at a time, in {args.work_dir}", flush=True)
     outcomes = list(zip(runs, execute(runs, args), strict=True))
     failed = [run for run, metrics in outcomes if metrics is None]

@@ -97,7 +97,7 @@ def build_config(args: argparse.Namespace) -> Config:
         "train_cfg.max_epochs": args.epochs,
         "custom_hooks.0.start_epoch": args.epochs // 5,
         # Three evaluations are enough for the curve, and take little of the time.
-        "train_cfg.val_interval": max(1, args.epochs // 3),
+        "train_cfg.val_interval": -(-args.epochs // 3),
         "test_cfg": None,
         "test_dataloader": None,
         "test_evaluator": None,

@@ -35,7 +35,8 @@ def find_test_pipeline(cfg: Config) -> list[dict]:
         dataset = (cfg.get(f"{stage}_dataloader") or {}).get("dataset") or {}
         if dataset.get("pipeline"):
             return with_load_image(dataset.pipeline)
-    sizes = list(_values(cfg.train_dataloader.dataset, "RandomResizedCrop", "scale"))
+    training = [cfg.train_dataloader.dataset, cfg.get("data_preprocessor")]
+    sizes = list(_values(training, "RandomResizedCrop", "scale"))
     if not sizes:
         raise ValueError(
             "The config has no test_dataloader.dataset.pipeline, and no "
@@ -54,7 +55,8 @@ def with_load_image(pipeline: list) -> list:
     """The same, with LoadImage, which reads more and names what it cannot read."""
     pipeline = deepcopy(pipeline)
     if pipeline and pipeline[0]["type"] == "LoadImageFromFile":
-        pipeline[0] = ConfigDict(type="LoadImage")
+        options = {k: v for k, v in pipeline[0].items() if k != "ignore_empty"}
+        pipeline[0] = ConfigDict(options, type="LoadImage")
     return pipeline
 
 

@@ -14,9 +14,13 @@ def test_single_datasets():
 
 
 def test_pipeline_of_the_test_data():
-    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackInputs")]
+    load = dict(type="LoadImageFromFile", ignore_empty=True, color_type="grayscale")
+    pipeline = [load, dict(type="PackInputs")]
     cfg = Config(dict(val_dataloader=dict(dataset=dict(pipeline=pipeline))))
-    assert [t["type"] for t in find_test_pipeline(cfg)] == ["LoadImage", "PackInputs"]
+    assert find_test_pipeline(cfg) == [
+        dict(type="LoadImage", color_type="grayscale"),
+        dict(type="PackInputs"),
+    ]
     assert cfg.val_dataloader.dataset.pipeline[0].type == "LoadImageFromFile"
 
 
@@ -27,5 +31,12 @@ def test_pipeline_after_the_training_crops():
     load, edge, center, pack = find_test_pipeline(cfg)
     assert (load["type"], pack["type"]) == ("LoadImage", "PackInputs")
     assert edge["scale"] == 32 and center["crop_size"] == 28
+    whole = Config(
+        dict(
+            train_dataloader=dict(dataset=dict(pipeline=[])),
+            data_preprocessor=dict(transforms=[[dict(crop, scale=14)]]),
+        )
+    )
+    assert find_test_pipeline(whole)[1]["scale"] == 16
     with pytest.raises(ValueError, match="no RandomResizedCrop"):
         find_test_pipeline(Config(dict(train_dataloader=dict(dataset=dict()))))

@@ -132,7 +132,7 @@ def test_other_data_are_not_mixed_in(comparison, digits_root, tmp_path):
     other = shutil.copytree(digits_root, tmp_path / "other")
     labels = next(other.glob("train-labels*"))
     labels.write_bytes(labels.read_bytes()[:-1] + b"\x09")
-    with pytest.raises(SystemExit, match="other training images: 1437 of"):
+    with pytest.raises(SystemExit, match=r"other images in train_.*data\.json"):
         call("compare.py", *command(other, comparison[0], "--seeds", "3"))
 
 

@@ -13,7 +13,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
@@ -75,17 +75,22 @@ class RobustCheckpointHook(CheckpointHook):
             for part in Path(self.out_dir).glob(f"*.pth{PART}"):
                 part.unlink()
         self._asked_at = 0.0
-        self._runner, self._done = runner, (runner.epoch, runner.iter)
-        self._in_step = self._no_more_data = False
+        self._runner, self._no_more_data = runner, False
+        self._child_handler = None
+        self._wait_for_data()
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:
                 number = getattr(signal, name, None)  # Windows has not all of them
                 if number is not None:
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
+    def before_train_epoch(self, runner) -> None:
+        """Note that the epoch before is complete, with all that hooks do at its end."""
+        self._wait_for_data()
+
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Note that the step must be finished before anything is saved."""
-        self._in_step = True
+        self._busy = True
 
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
@@ -99,7 +104,17 @@ class RobustCheckpointHook(CheckpointHook):
             self._stop(runner)
         elif self._no_more_data:
             self._stop_alone()
-        self._in_step = False
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._busy = by_epoch and self.end_of_epoch(runner.train_dataloader, batch_idx)
+
+    def before_val(self, runner) -> None:
+        """Note that the weights may be averaged ones until validation ends."""
+        self._busy = True
+
+    def after_val(self, runner) -> None:
+        """Note that the run may be stopped again."""
+        if self._handlers and runner.iter < runner.max_iters:
+            self._wait_for_data()
 
     def after_train(self, runner) -> None:
         """Leave signals to who had them before."""
@@ -244,16 +259,31 @@ class RobustCheckpointHook(CheckpointHook):
             raise KeyboardInterrupt
         self._asked_at = self._asked_at or now
         self._guard.stop_requested = True
-        if number == signal.SIGTERM:
+        if number == signal.SIGTERM and self._child_handler is None:
             # Its sender may mean the data workers too, which die of it. torch would
             # raise an error for that, in the middle of the step or at any time later.
-            signal.signal(signal.SIGCHLD, self._on_dead_worker)
+            previous = signal.signal(signal.SIGCHLD, self._on_end_of_child)
+            self._child_handler = previous or signal.SIG_DFL
 
-    def _on_dead_worker(self, number: int, frame) -> None:
-        if self._in_step:
-            self._no_more_data = True
-        else:  # it waits for data, in vain
+    def _on_end_of_child(self, number: int, frame) -> None:
+        # torch's handler raises where a worker has failed, once for each data loader;
+        # there is none where there are no workers.
+        for _ in range(8 if callable(self._child_handler) else 0):
+            try:
+                self._child_handler(number, frame)
+            except RuntimeError:
+                self._no_more_data = True
+            else:
+                break
+        if self._no_more_data and not self._busy:  # it waits for data, in vain
             self._stop_alone()
+
+    def _wait_for_data(self) -> None:
+        """From here to the next step nothing is lost where the run is stopped."""
+        self._done = self._runner.epoch, self._runner.iter
+        if self._no_more_data:
+            self._stop_alone()
+        self._busy = False
 
     def _stop_alone(self) -> None:
         optimizers = wrappers(self._runner.optim_wrapper)
@@ -267,7 +297,7 @@ class RobustCheckpointHook(CheckpointHook):
         self._stop(self._runner)
 
     def _stop(self, runner) -> None:
-        self._in_step = True  # nothing may interrupt what follows
+        self._busy = True  # nothing may interrupt what follows
         epoch, step = self._done
         name = STOPPED.format(step)
         self._save(runner, name, dict(epoch=epoch, iter=step), by_epoch=False)
@@ -282,9 +312,8 @@ class RobustCheckpointHook(CheckpointHook):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
-        if signal.getsignal(signal.SIGCHLD) == self._on_dead_worker:
-            # Not torch's again, which still knows of the dead ones.
-            signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        if signal.getsignal(signal.SIGCHLD) == self._on_end_of_child:
+            signal.signal(signal.SIGCHLD, self._child_handler)
 
 
 class _DeferredRemoval:

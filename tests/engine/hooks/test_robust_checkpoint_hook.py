@@ -7,9 +7,12 @@ import time
 import zipfile
 
 import pytest
-from helpers.tiny import build_runner, tiny_config
+import torch
+from helpers.tiny import CONFIG, build_runner, tiny_config
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
+from torch.testing import assert_close
 
 from snclr_mm.engine import AtomicLocalBackend
 from snclr_mm.engine.hooks import robust_checkpoint_hook
@@ -170,8 +173,15 @@ class KillAll(Hook):
             self.kill()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == 1 and self.where != "before":
+        if runner.iter == 1 and self.where.startswith("after"):
             self.kill()
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 4 and self.where == "validation":
+            self.kill()
+        elif runner.iter == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+            subprocess.run(["true"], check=True)  # a worker that has ended as it should
 
     def kill(self):
         workers = multiprocessing.active_children()
@@ -186,6 +196,14 @@ def train_and_kill_all(data_root, work_dir, where, **changes):
     cfg = tiny_config(data_root, work_dir, **changes)
     hooks = [dict(type="NeighborQueueHook"), dict(type="KillAll", where=where)]
     cfg.custom_hooks = hooks
+    if where.startswith("validation"):
+        stock = Config.fromfile(CONFIG)
+        small = dict(data_root=str(data_root), indices=24)
+        stock.val_dataloader.dataset.update(small)
+        stock.val_cfg.bank_dataloader.dataset.update(small)
+        for key in ("val_dataloader", "val_evaluator", "val_cfg"):
+            cfg[key] = stock[key]
+        cfg.custom_hooks.append(dict(type="EMAHook"))
     build_runner(cfg).train()
 
 
@@ -199,6 +217,28 @@ def test_sigterm_to_the_data_workers_too(digits_root, tmp_path, where, step):
     assert stopped.value.code == 75
     assert (tmp_path / f"stopped_at_iter_{step}.pth").exists()
     subprocess.run(["true"], check=True)  # its end says no more of the dead ones
+    started, _ = train(digits_root, tmp_path, resume=True)
+    assert started == step
+
+
+@pytest.mark.parametrize(
+    "where, epoch, step",
+    [("validation", 1, 4), ("validation, to the run alone", 1, 5)],
+)
+def test_sigterm_in_validation(digits_root, tmp_path, where, epoch, step):
+    """It waits for the end of validation, and for the step after it if there is one."""
+    with pytest.raises(SystemExit) as stopped:
+        train_and_kill_all(digits_root, tmp_path, where)
+    assert stopped.value.code == 75
+    assert "knn/top1" in next(tmp_path.glob("*/*.log")).read_text()
+    path = tmp_path / f"stopped_at_iter_{step}.pth"
+    saved = torch.load(path, weights_only=False)
+    assert (saved["meta"]["epoch"], saved["meta"]["iter"]) == (epoch, step)
+    if step == 4:  # as the checkpoint of the epoch, the averaged weights too
+        regular = torch.load(tmp_path / "epoch_1.pth", weights_only=False)
+        assert saved["param_schedulers"] == regular["param_schedulers"]
+        for key in ("state_dict", "ema_state_dict"):
+            assert_close(saved[key], regular[key], rtol=0, atol=0)
     started, _ = train(digits_root, tmp_path, resume=True)
     assert started == step
 

@@ -69,6 +69,8 @@ class OnlineLinearProbeHook(DiagnosticHook):
                 optimizer=self.optimizer.state_dict(),
                 accuracy=dict(correct=correct.tolist(), total=total.tolist()),
             )
+        elif self._resumed is not None:  # no labeled batch since then
+            checkpoint[STATE] = self._resumed
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Remember the saved state on resume, to load it when the sizes are known."""

@@ -95,6 +95,17 @@ def test_resume(watched, resumed):
     assert scalar(second, "online_linear_top1") == pytest.approx(expected)
 
 
+def test_a_resumed_probe_is_saved_again_before_the_first_labels():
+    saved, resumed = OnlineLinearProbeHook(), OnlineLinearProbeHook()
+    measure(saved, Setting(7), [0, 6])
+    checkpoint, again, runner = {}, {}, Setting(7)
+    saved.before_save_checkpoint(None, checkpoint)
+    runner._resume = True
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.before_save_checkpoint(None, again)
+    assert again == checkpoint
+
+
 def test_weights_alone_start_a_new_probe(resumed):
     runner = resumed()
     batches = [observed(step) for step in find(runner, "Recorder").steps]
