@@ -151,17 +151,19 @@ from snclr_mm.evaluation.protocols import (
 def load_config(args: argparse.Namespace) -> Config:
     """The pretraining config, with the data of --data where given."""
     cfg = read_config(args.config)
-    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     if args.data is not None:
         data = read_config(args.data)
         for key in DATA_KEYS:
             cfg[key] = data.get(key)
         # Normalisation is the network's, the order of the channels the data's.
         if "to_rgb" in data.get("data_preprocessor", {}):
-            cfg.model.data_preprocessor.to_rgb = data.data_preprocessor.to_rgb
+            part = cfg.model if cfg.model.get("data_preprocessor") else cfg
+            part.setdefault("data_preprocessor", {})
+            part["data_preprocessor"]["to_rgb"] = data.data_preprocessor.to_rgb
     if args.data_root is not None:
         set_image_folders(cfg, args.data_root, args.val_data_root)
     cfg.merge_from_dict(args.cfg_options)
+    cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     return cfg
 
 

@@ -1,4 +1,4 @@
-from .dataset_configs import find_test_pipeline, single_datasets
+from .dataset_configs import find_test_pipeline, holds_rgb, single_datasets
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
@@ -10,6 +10,7 @@ __all__ = [
     "ImageFolder",
     "LoadImage",
     "find_test_pipeline",
+    "holds_rgb",
     "labeled_subset",
     "single_datasets",
 ]

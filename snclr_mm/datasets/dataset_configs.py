@@ -6,6 +6,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+#: MMPretrain's data sets that hold RGB images; files are read as BGR.
+RGB_DATASETS = ("CIFAR10", "CIFAR100")
+
 
 def single_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Data sets inside of RepeatDataset, ConcatDataset and the like, by config key.
@@ -27,6 +30,13 @@ def single_datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from single_datasets(inner("dataset"), f"{key}.dataset")
     else:
         yield key, dataset
+
+
+def holds_rgb(dataset: Any) -> bool:
+    """Whether the images of a dataset's config come as RGB, and not as BGR."""
+    _, first = next(single_datasets(dataset, ""))
+    kind = first.get("base") or first.get("type")  # base: LabeledSubset's
+    return getattr(kind, "__name__", str(kind)).rpartition(".")[2] in RGB_DATASETS
 
 
 def find_test_pipeline(cfg: Config) -> list[dict]:

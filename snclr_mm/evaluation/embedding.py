@@ -16,13 +16,10 @@ from snclr_mm.datasets import (
     ImageFolder,
     LoadImage,
     find_test_pipeline,
-    single_datasets,
+    holds_rgb,
 )
 
 from .features import batch_features, check_finite
-
-#: Their images are RGB, where files are read as BGR.
-RGB_DATASETS = ("CIFAR10", "CIFAR100")
 
 
 class PreparedImages(Dataset):
@@ -41,10 +38,7 @@ class PreparedImages(Dataset):
             self.pipeline = Compose(find_test_pipeline(cfg))
         self.images = images
         training = (cfg.get("train_dataloader") or {}).get("dataset") or {}
-        _, first = next(single_datasets(training, ""))
-        kind = first.get("base") or first.get("type")  # base: LabeledSubset's
-        name = getattr(kind, "__name__", str(kind)).rpartition(".")[2]
-        self.bgr = name not in RGB_DATASETS
+        self.bgr = not holds_rgb(training)
 
     def __len__(self) -> int:
         return len(self.images)

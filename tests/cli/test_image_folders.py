@@ -41,6 +41,16 @@ def test_every_config_reads_a_folder(path, image_folder, monkeypatch):
     assert cfg.train_dataloader.batch_size <= 48
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_files_are_no_rgb_images_as_those_of_cifar(image_folder, inside):
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_resnet-tiny_1xb128_cifar100.py")
+    assert cfg.data_preprocessor.to_rgb is False
+    if inside:
+        cfg.model.data_preprocessor = cfg.pop("data_preprocessor")
+    set_image_folders(cfg, str(image_folder))
+    assert (cfg.model if inside else cfg).data_preprocessor.to_rgb is True
+
+
 def test_labeled_folders_are_evaluated_on(image_folder):
     cfg = Config.fromfile(CONFIGS[3])
     root = str(image_folder)

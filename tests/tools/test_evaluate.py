@@ -353,6 +353,14 @@ def test_data_of_another_config(run, checkpoint, photos_config, tmp_path, monkey
     assert (tmp_path / "epoch_1_photos_val.json").exists()
 
 
+def test_options_reach_the_preprocessor(photos_config):
+    options = ["--cfg-options", "data_preprocessor.mean=[1,2,3]"]
+    for data in ([], [f"--data={photos_config}"]):
+        args = evaluate.parse_args([str(CONFIG), "random", *data, *options])
+        cfg = evaluate.load_config(args)
+        assert cfg.model.data_preprocessor.mean == [1, 2, 3]
+
+
 # Bad input
 
 
