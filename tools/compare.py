@@ -136,6 +136,7 @@ from mmpretrain.utils import register_all_modules
 from snclr_mm.cli import (
     check_data_roots,
     clear_pretrained,
+    dataloaders,
     find_config,
     read_config,
     set_pretrained,
@@ -273,11 +274,10 @@ def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
         return {}
     register_all_modules()
     found = {}
-    for key in ("train_dataloader", "val_cfg.bank_dataloader", "val_dataloader"):
-        dataset = cfg._cfg_dict
-        for name in (*key.split("."), "dataset"):
-            dataset = dataset[name]
-        whole = {**dataset, "indices": None} if "indices" in dataset else dataset
+    for key, loader in dataloaders(cfg, ("train", "val")).items():
+        whole = loader.dataset
+        if "indices" in whole:
+            whole = {**whole, "indices": None}
         found[f"{key}.dataset"] = describe_data(DATASETS.build(whole))
     size = found["val_cfg.bank_dataloader.dataset"]["images"]
     if (args.images or 0) + (args.holdout or 0) > size:
@@ -482,7 +482,8 @@ def main(argv: list[str] | None = None) -> dict:
     arms = list_arms(args)
     data = check_data(build_config(arms[-1], args.seeds[0], args), args)
     runs = list_runs(arms, args)
-    (args.work_dir / "data.json").write_text(json.dumps(data, indent=2) + "\n")
+    if data:
+        (args.work_dir / "data.json").write_text(json.dumps(data, indent=2) + "\n")
     print(f"{len(runs)} runs, {args.jobs} at a time, in {args.work_dir}", flush=True)
     outcomes = list(zip(runs, execute(runs, args), strict=True))
     failed = [run for run, metrics in outcomes if metrics is None]

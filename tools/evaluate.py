@@ -131,6 +131,7 @@ from snclr_mm.cli import (
     read_config,
     set_image_folders,
 )
+from snclr_mm.datasets import set_to_rgb
 from snclr_mm.evaluation import (
     FeatureCache,
     Pixels,
@@ -157,9 +158,7 @@ def load_config(args: argparse.Namespace) -> Config:
             cfg[key] = data.get(key)
         # Normalisation is the network's, the order of the channels the data's.
         if "to_rgb" in data.get("data_preprocessor", {}):
-            part = cfg.model if cfg.model.get("data_preprocessor") else cfg
-            part.setdefault("data_preprocessor", {})
-            part["data_preprocessor"]["to_rgb"] = data.data_preprocessor.to_rgb
+            set_to_rgb(cfg, data.data_preprocessor.to_rgb)
     if args.data_root is not None:
         set_image_folders(cfg, args.data_root, args.val_data_root)
     cfg.merge_from_dict(args.cfg_options)

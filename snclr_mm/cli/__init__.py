@@ -6,7 +6,7 @@ from .annotations import check_annotations
 from .config_checks import check_config, merge_options
 from .configs import find_config, load_config, read_config
 from .console import announce, explain_sizes, quiet_start
-from .dataloaders import check_data_roots, set_dataloader_defaults
+from .dataloaders import check_data_roots, dataloaders, set_dataloader_defaults
 from .image_folders import fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
@@ -20,6 +20,7 @@ __all__ = [
     "check_data_roots",
     "check_pretrained",
     "clear_pretrained",
+    "dataloaders",
     "explain_refusal",
     "explain_sizes",
     "find_config",

@@ -1,4 +1,9 @@
-from .dataset_configs import find_test_pipeline, holds_rgb, single_datasets
+from .dataset_configs import (
+    find_test_pipeline,
+    holds_rgb,
+    set_to_rgb,
+    single_datasets,
+)
 from .image_cache import ImageCache
 from .image_folder import ImageFolder
 from .labeled_subset import labeled_subset
@@ -12,5 +17,6 @@ __all__ = [
     "find_test_pipeline",
     "holds_rgb",
     "labeled_subset",
+    "set_to_rgb",
     "single_datasets",
 ]

@@ -39,6 +39,12 @@ def holds_rgb(dataset: Any) -> bool:
     return getattr(kind, "__name__", str(kind)).rpartition(".")[2] in RGB_DATASETS
 
 
+def set_to_rgb(cfg: Config, to_rgb: bool) -> None:
+    """Whether the data preprocessor, the model's or the config's, swaps channels."""
+    part = cfg.model if cfg.model.get("data_preprocessor") else cfg
+    part.setdefault("data_preprocessor", {})["to_rgb"] = to_rgb
+
+
 def find_test_pipeline(cfg: Config) -> list[dict]:
     """How one image is prepared: as for testing, else as the training crops suggest."""
     for stage in ("test", "val"):
