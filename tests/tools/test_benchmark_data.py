@@ -28,8 +28,6 @@ def test_small_run(tmp_path, capsys):
                 assert (cores - 1) * parts["worker"] < float(step)
                 assert cores * parts["worker"] >= float(step)
             assert f"| {parts['worker']:.4g} " in printed
-    assert record["decoders"]["cv2"]["difference"] == 0
-    assert record["decoders"]["pillow"]["rate"] > 0
     assert record["torch"] == torch.__version__
     assert record["threads"] == 1
 

@@ -80,7 +80,7 @@ def test_targets_of_the_other_benchmarks(tmp_path, text):
         for w in (100, 250)
     ]
     cases = [{"name": "A", "MMCV": rates[0], "gpu-aug": rates[1]}]
-    write(tmp_path, "data", results=cases)  # interrupted before the decoders
+    write(tmp_path, "data", results=cases)
     size = dict(ranks=2, n=4, K=3, d=8)
     both = dict(snclr_mm=100, authors=900)
     write(

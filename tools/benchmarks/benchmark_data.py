@@ -3,21 +3,17 @@
 
 Both are the repository's own configs, on real photographs. For each data set: what one
 worker core loads, what the device augments and normalizes, and how many worker cores
-feed a GPU of a given speed. Also the JPEG decoders that are installed and, with
---workers, whole epochs through a DataLoader. Everything runs alternately in one
-process, warmed up; medians are given.
+feed a GPU of a given speed. With --workers, also whole epochs through a DataLoader.
+Everything runs alternately in one process, warmed up; medians are given.
 """
 
 import argparse
-import importlib
-import io
 import math
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -195,42 +191,6 @@ def run_epoch(data: Dataset, preprocessor: torch.nn.Module, args) -> float:
     return batches * size / timed(rest, args.device)[0]
 
 
-def measure_decoders(photos: list[Path], repeats: int) -> dict[str, dict]:
-    """Of each decoder that is installed: images/s of one thread, and its pixels.
-
-    Returns:
-        dict[str, dict]: ``rate``, and ``difference``: the largest one from OpenCV's
-        pixels, in gray levels.
-    """
-    contents = [photo.read_bytes() for photo in photos]
-    decoders = {
-        "cv2": lambda jpeg: cv2.imdecode(np.frombuffer(jpeg, np.uint8), 1),
-        "pillow": lambda jpeg: np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))[
-            ..., ::-1
-        ],
-    }
-    with suppress(ImportError, RuntimeError):  # the package, or its C library
-        decoders["turbojpeg"] = importlib.import_module("turbojpeg").TurboJPEG().decode
-    with suppress(ImportError):
-        decode = importlib.import_module("simplejpeg").decode_jpeg
-        decoders["simplejpeg"] = partial(decode, colorspace="BGR")
-    taken = medians(
-        {
-            name: lambda decode=decode: [decode(content) for content in contents]
-            for name, decode in decoders.items()
-        },
-        repeats,
-    )
-    pixels = {n: decode(contents[0]).astype(int) for n, decode in decoders.items()}
-    return {
-        name: {
-            "rate": len(contents) / taken[name],
-            "difference": int(np.abs(pixels[name] - pixels["cv2"]).max()),
-        }
-        for name in decoders
-    }
-
-
 def main(argv: list[str] | None = None) -> dict:
     args = parse_args(argv)
     warnings.filterwarnings("ignore", "Only use 'alpha'")
@@ -244,8 +204,6 @@ def main(argv: list[str] | None = None) -> dict:
         record["images"] = len(photos)
         for case in CASES:
             record.add(measure_case(case, photos, Path(folder), args))
-        record["decoders"] = measure_decoders(photos, args.repeats)
-        record.write()
     report.show("data", record)
     return record
 

@@ -73,8 +73,7 @@ def data_lines(record: dict) -> list[str]:
         for case in record["results"]
         for side in ("MMCV", "gpu-aug")
     ]
-    decoders = record.get("decoders", {}).items()
-    return table(sides) + table([{"JPEG decoder": n, **d} for n, d in decoders])
+    return table(sides)
 
 
 def comm_lines(record: dict) -> list[str]:

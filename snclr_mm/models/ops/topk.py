@@ -7,7 +7,7 @@ from torch import Tensor
 # Rows that share one maximum.
 BLOCK = 16
 # Similarities held at a time: they should stay in a CPU's cache, or fill a GPU.
-CPU_CHUNK, GPU_CHUNK = 2**21, 2**24
+CPU_CHUNK, GPU_CHUNK = 2**22, 2**24
 
 
 def top_k(
