@@ -1,5 +1,10 @@
 import os
+import sys
 
+# Forked ranks cannot use a GPU that this process has looked for, as libraries do when
+# they are imported: only `pytest -m gpu` sees the machine's.
+if "PYTEST_XDIST_WORKER" not in os.environ and not any("gpu" in a for a in sys.argv):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Nothing may install itself while tests run (mmengine's get_config would).
 os.environ["PIP_NO_INDEX"] = "1"
 # Beside another worker: one thread, also in what tests start, and ports of its own.
@@ -39,7 +44,7 @@ PRETRAINING = {
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return
-    skip = pytest.mark.skip(reason="needs a GPU")
+    skip = pytest.mark.skip(reason="needs a GPU, and pytest -m gpu")
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)

@@ -52,6 +52,9 @@ class AugmentDataPreprocessor(SelfSupDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Augment in training, then convert the channels and normalize.
 
+        In training ``data_samples`` stay as they are, on the CPU: no loss reads them,
+        and to copy those of a large batch takes milliseconds.
+
         Args:
             data (dict): ``inputs``: the views, a list of [n, 3, H, W], uint8, or one
                 such tensor, the images, of which all views are made. ``data_samples``.
@@ -64,9 +67,15 @@ class AugmentDataPreprocessor(SelfSupDataPreprocessor):
         Raises:
             ValueError: If the pipeline gives another number of views, or no uint8.
         """
-        if training:
-            data = {**data, "inputs": self.augment(data["inputs"])}
-        return super().forward(data, training)
+        if not training:
+            return super().forward(data, training)
+        views = self.augment(data["inputs"])
+        if self._channel_conversion:
+            views = [view.flip(1) for view in views]  # an index list would wait
+        views = [view.float() for view in views]
+        if self._enable_normalize:
+            views = [(view - self.mean) / self.std for view in views]
+        return {"inputs": views, "data_samples": data.get("data_samples")}
 
     @torch.no_grad()
     def augment(self, inputs: list[Tensor] | Tensor) -> list[Tensor]:

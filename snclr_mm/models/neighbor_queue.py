@@ -214,7 +214,8 @@ class NeighborQueue(BaseModule):
     def staged_is_finite(self) -> Tensor:
         """Whether what is staged on this rank can be normalised, a bool scalar."""
         good = [self._normalize(keys)[1].all() for keys, _ in self._staged]
-        return torch.stack(good).all() if good else torch.tensor(True)
+        true = self.features.new_ones((), dtype=torch.bool)
+        return torch.stack([true, *good]).all()
 
     @torch.no_grad()
     def commit(self, valid: bool = True, agreed: bool = False) -> bool:

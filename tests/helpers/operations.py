@@ -17,23 +17,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from snclr_mm.models import SNCLR
 
 
-def count_operations(step: Callable[[], None]) -> int:
-    """Count the aten operations that ``step`` calls, in forward and backward.
+def called_operations(step: Callable[[], None]) -> list[str]:
+    """Names of the aten operations that ``step`` calls, in forward and backward.
 
-    Views (``view``, ``expand``, ``detach``, ...) are not counted: they launch nothing
-    on a device.
+    Without views (``view``, ``expand``, ``detach``, ...), which launch nothing on a
+    device.
     """
 
-    class Counter(TorchDispatchMode):
-        count = 0
-
+    class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            self.count += not operation.is_view
+            if not operation.is_view:
+                names.append(operation.name())
             return operation(*args, **(kwargs or {}))
 
-    with Counter() as counter, autocast_knows_meta():
+    names = []
+    with Recorder(), autocast_knows_meta():
         step()
-    return counter.count
+    return names
 
 
 def operations_beyond_mocov3(
@@ -85,7 +85,9 @@ def _count_step(model: nn.Module, images: int) -> int:
     model.to("meta").train()
     views = [torch.empty(images, 3, 32, 32, device="meta") for _ in range(2)]
     with mock.patch.object(model.momentum_encoder, "update_parameters"):
-        return count_operations(lambda: model.loss(views, None)["loss"].backward())
+        return len(
+            called_operations(lambda: model.loss(views, None)["loss"].backward())
+        )
 
 
 def _projector(in_channels: int, with_avg_pool: bool, with_last_bn: bool) -> dict:

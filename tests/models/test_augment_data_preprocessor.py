@@ -1,8 +1,10 @@
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+from helpers.operations import called_operations
 from helpers.ranks import run_on_ranks
 from helpers.tiny import REPOSITORY
 from mmengine.config import Config
@@ -206,6 +208,29 @@ def test_host_needs_no_value_from_the_device(images, preprocessor_cfg):
         assert view.shape == (32, 3, 24, 24)
 
 
+def test_whole_preprocessing_waits_for_no_copy(images, preprocessor_cfg):
+    """Channels are not turned by a list, which a GPU would have to be sent."""
+    preprocessor = build(preprocessor_cfg).to("meta")
+    samples = [DataSample()] * 256
+    views = [torch.empty(256, 3, 224, 224, dtype=torch.uint8, device="meta")] * 2
+
+    def preprocess():
+        data = preprocessor({"inputs": views, "data_samples": samples}, True)
+        assert data["data_samples"] is samples
+        assert [v.dtype for v in data["inputs"]] == [torch.float32] * 2
+
+    in_all = called_operations(preprocess)
+    torch.manual_seed(0)
+    augmenting = called_operations(lambda: preprocessor.augment(views))
+    rest = Counter(in_all) - Counter(augmenting)
+    assert set(rest) == {
+        "aten::flip",
+        "aten::_to_copy",
+        "aten::sub.Tensor",
+        "aten::div.Tensor",
+    }
+
+
 def test_errors_name_the_key(images):
     flip = dict(type="RandomFlip", prob=0.5)
     with pytest.raises(ValueError, match=r"num_views=\[1\].*each of the 2 lists"):
@@ -224,12 +249,13 @@ def test_gpu_draws_the_same_and_the_host_does_not_wait(images, preprocessor_cfg)
     torch.manual_seed(0)
     expected = build(preprocessor_cfg).augment([images, images])
     preprocessor = build(preprocessor_cfg).cuda()
-    on_gpu = [images.cuda()] * 2
-    preprocessor.augment(on_gpu)
-    torch.manual_seed(0)
+    on_gpu = {"inputs": [images.cuda()] * 2, "data_samples": None}
+    preprocessor(on_gpu, True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        views = preprocessor.augment(on_gpu)
+        preprocessor(on_gpu, True)
+        torch.manual_seed(0)
+        views = preprocessor.augment(on_gpu["inputs"])
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for mine, reference in zip(views, expected, strict=True):

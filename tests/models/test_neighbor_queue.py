@@ -317,3 +317,11 @@ def test_a_queue_of_less_than_four_steps_warns_once(monkeypatch):
         assert len(messages) == warnings
     assert "4 of the queue's 15 rows" in messages[0]
     assert "model.head.queue.length, 16 or more" in messages[0]
+
+
+def test_what_is_staged_is_judged_on_the_queue_s_device():
+    """Also where nothing is: the answer joins others on the device."""
+    queue = NeighborQueue(length=8, dim=4).to("meta")
+    assert queue.staged_is_finite().is_meta
+    queue.stage(torch.empty(2, 4, device="meta"))
+    assert queue.staged_is_finite().is_meta

@@ -47,7 +47,8 @@ def saved(tmp_path_factory):
     options = dict(option.split("=") for option in TINY)
     cfg.merge_from_dict({key: eval(value) for key, value in options.items()})
     torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
+    # A test before this one may have left another scope.
+    model = MODELS.build({"_scope_": "mmpretrain", **cfg.model})
     path = tmp_path_factory.mktemp("checkpoint") / "epoch_1.pth"
     torch.save({"meta": {"epoch": 1}, "state_dict": model.state_dict()}, path)
     return path

@@ -106,7 +106,11 @@ class StepGuardHook(Hook):
         total = 1 + runner.message_hub.runtime_info.get(SKIPPED, 0)
         runner.message_hub.update_info(SKIPPED, total)
         # A step that the scaler refuses for its scale is no fault of the images.
-        scaled = self.kept is None and bool(self._loss_is_finite)
+        scaled = False
+        if self.kept is None:  # on all ranks, which then did not agree on a flag
+            flag = torch.as_tensor(self._loss_is_finite).int()
+            all_reduce(flag, "min")
+            scaled = bool(flag)
         where = [] if scaled else all_gather_object(_name(self._batches, data_batch))
         reason = (
             "the loss scaler (optim_wrapper.loss_scale) refused it"

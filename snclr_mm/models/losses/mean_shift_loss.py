@@ -65,7 +65,11 @@ def mix_neighbors(key: Tensor, neighbors: Tensor, mix: float | str) -> Tensor:
         neighbors (Tensor): NN, unit rows or a mean of them, [..., n, d].
         mix (float | str): λ, 0 to 1 (else a ValueError); ``'uniform'`` draws one for
             all from [0, 1).
+
+    Returns:
+        Tensor: [..., n, d], float32, or float64 for float64 keys, also under autocast.
     """
     check_share("mix", mix, "uniform")
     weight = torch.rand(()).item() if mix == "uniform" else mix
-    return torch.lerp(F.normalize(key, dim=-1), neighbors.to(key.dtype), weight)
+    dtype = torch.promote_types(key.dtype, torch.float32)
+    return torch.lerp(F.normalize(key.to(dtype), dim=-1), neighbors.to(dtype), weight)

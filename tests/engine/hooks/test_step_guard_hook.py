@@ -30,9 +30,13 @@ class Spoil(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.iter == BAD:
             self.states["after"] = state_of(runner)
+            if self.kind == "loss":
+                runner.model.module.head.loss_weight = 1.0
 
     def _spoil(self, runner, views):
-        if self.kind in ("nan", "inf"):
+        if self.kind == "loss":  # of this rank alone; features are as ever
+            runner.model.module.head.loss_weight = float("nan")
+        elif self.kind in ("nan", "inf"):
             views[0] = views[0].float()
             views[0][1] = float(self.kind)
         elif self.kind == "gradient":
@@ -162,28 +166,37 @@ def test_large_gradients(dtype, value, kept):
     assert (params[0].grad is not None) == kept
 
 
-def one_bad_rank(rank, data_root, work_dir):
+def one_bad_rank(rank, data_root, work_dir, kind, overrides):
     import os
 
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
     runner, states, log = train(
         data_root,
         work_dir,
-        "nan",
+        kind,
         rank=1,
         launcher="pytorch",
         train_dataloader__batch_size=8,
+        **overrides,
     )
     return changed(states), log, runner.message_hub.get_info("skipped_steps")
 
 
-def test_one_bad_rank(digits_root, tmp_path):
-    results = run_on_ranks(2, one_bad_rank, digits_root, tmp_path)
+@pytest.mark.parametrize(
+    "kind, overrides, image",
+    [
+        ("nan", {}, "pixels are not finite"),
+        # The scaler does not call the optimizer, so the ranks agree on nothing there.
+        ("loss", dict(optim_wrapper__type="ScaledOptimWrapper"), "images ["),
+    ],
+)
+def test_one_bad_rank(digits_root, tmp_path, kind, overrides, image):
+    results = run_on_ranks(2, one_bad_rank, digits_root, tmp_path, kind, overrides)
     for names, log, skipped in results:
         assert all(n.startswith(("model.momentum_encoder.", "ema.")) for n in names)
         assert skipped == 1
         assert "rank 0: images [" in log
-        assert "rank 1: pixels are not finite" in log
+        assert f"rank 1: {image}" in log
 
 
 def test_two_flags_are_one_collective(digits_root, tmp_path, monkeypatch):

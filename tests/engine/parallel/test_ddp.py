@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.ddp_steps import STEPS, train, train_share
+from helpers.ddp_steps import STEPS, is_wait, train, train_share
 from helpers.ranks import run_on_ranks
 
 gpu = pytest.mark.gpu
@@ -34,3 +34,12 @@ def test_two_ranks_equal_one(device, backend):
     if backend == "nccl":  # gloo copies through the host
         for ours, torchs in ranks:
             assert not ours[2] and torchs[2]
+
+
+def test_the_debug_mode_s_own_warning_is_no_wait():
+    """torch warns once of the mode itself, within the first norm that is watched."""
+    assert is_wait("called a synchronizing CUDA operation (Triggered internally at ...")
+    assert not is_wait(
+        "Synchronization debug mode is a prototype feature and does not yet detect all "
+        "synchronizing operations (Triggered internally at ..."
+    )
