@@ -133,6 +133,15 @@ def test_an_empty_folder(tmp_path):
         report.main([str(tmp_path)])
 
 
+def test_a_training_alone(text, tmp_path):
+    log = "INFO - resumed epoch: 0, iter: 4\n" + "".join(
+        f"INFO - Epoch(val) [{i}][2/2]    knn/top1: {40 + i}.5000  time: 2\n"
+        for i in (2, 4)
+    )
+    (tmp_path / "train.log").write_text(log)
+    assert "- Training, resumed: kNN 42.5000, 44.5000 %" in text()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_suite_needs_a_gpu(tmp_path):
     assert "sees no GPU" in run(SUITE, tmp_path / "out", cwd=tmp_path, fails=True)

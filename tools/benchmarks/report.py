@@ -189,9 +189,11 @@ def main(argv: list[str] | None = None) -> str:
     folder = parser.parse_args(argv).folder
     files = {name: folder / f"{name}.json" for name in PARTS}
     records = {n: json.loads(f.read_text()) for n, f in files.items() if f.exists()}
-    log = folder / "tests.log"
-    if not records and not log.exists():
-        raise SystemExit(f"{folder} holds no benchmark's JSON and no tests.log.")
+    log, trained = folder / "tests.log", folder / "train.log"
+    if not records and not log.exists() and not trained.exists():
+        raise SystemExit(
+            f"{folder} holds no benchmark's JSON, no tests.log and no train.log."
+        )
     machine = next(iter(records.values()), {})
     known = ("gpu", "cpu", "cores", "threads", "torch", "cuda", "python")
     lines = ["# Benchmarks", ""]
@@ -199,6 +201,11 @@ def main(argv: list[str] | None = None) -> str:
     pattern = r"^.*\b(?:passed|failed|error|skipped)\b.*$"
     ends = re.findall(pattern, log.read_text(), re.M) if log.exists() else ["not run"]
     lines.append(f"- GPU tests: {ends[-1].strip('= ') if ends else 'no result'}")
+    if trained.exists():
+        text = trained.read_text()
+        accuracies = re.findall(r"knn/top1: ([\d.]+)", text)
+        resumed = "resumed" if "resumed epoch" in text else "not interrupted"
+        lines.append(f"- Training, {resumed}: kNN {', '.join(accuracies)} %")
     device = "cuda" if "gpu" in machine else "cpu"
     rows = [
         verdict(*target)

@@ -4,9 +4,11 @@
 # OUT (work_dirs/benchmarks) gets JSON, after every result, and a log of each part, and
 # report.md; OUT.tar.gz holds all of OUT. Files that would be overwritten are renamed.
 # Parts: tests loss loss_autocast loss_clusters step step_cudnn data, and, only where they
-# are named, comm and evaluation. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu
-# runs all parts but tests at sizes for CPUs. What fails or runs out of its time does
-# not stop the rest; the exit status tells.
+# are named, comm, evaluation and train. train pretrains a ResNet-18 for $EPOCHS epochs on
+# real images, $IMAGES/train and $IMAGES/test with a folder for each class, is stopped
+# after $STOP seconds, and resumes; it writes to OUT.train. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu runs
+# all parts but tests at sizes for CPUs. What fails or runs out of its time does not stop
+# the rest; the exit status tells.
 
 set -uo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^$/s/^# \?//p' "$0" && exit ;; esac
@@ -18,7 +20,7 @@ PARTS=("${@:2}")
 [ $# -gt 1 ] || PARTS=(loss loss_autocast loss_clusters step step_cudnn data)
 [ $# -gt 1 ] || [ "$DEVICE" = cpu ] || PARTS=(tests "${PARTS[@]}")
 for part in "${PARTS[@]}"; do
-    case " tests loss loss_autocast loss_clusters step step_cudnn data comm evaluation " in
+    case " tests loss loss_autocast loss_clusters step step_cudnn data comm evaluation train " in
     *" $part "*) ;;
     *) echo "$part is no part: see --help." >&2 && exit 2 ;;
     esac
@@ -32,6 +34,7 @@ STEP=(--batch 8 --image-size 32 --iterations 3 --queue-length 2048)
 DATA=(--images 8 --batch 8 --repeats 1)
 COMM=(-n 16 -K 30 -Q 4096 --ranks 2 --rounds 3)
 EVALUATION=(--train 4000 --test 4000 --width 64)
+TRAIN=(configs/snclr_resnet-tiny_1xb128_cifar100.py)
 SEVERAL=()
 if [ "$DEVICE" != cpu ]; then
     "$PYTHON" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
@@ -40,6 +43,7 @@ if [ "$DEVICE" != cpu ]; then
     }
     HALF=float16 LOSS=() SEVERAL=(-K 10 30 100) STEP=(--iterations 10)
     DATA=(--batch 256 --repeats 3 --workers "$(nproc)") COMM=() EVALUATION=()
+    TRAIN=(configs/small_images/snclr_r18_1xb256-gpu-aug-200e_small-images.py --amp)
 fi
 
 failed=0
@@ -73,6 +77,16 @@ for part in "${PARTS[@]}"; do
     data) bench data 120 "${DATA[@]}" ;;
     comm) bench comm 300 "${COMM[@]}" --device cpu ;;
     evaluation) bench evaluation 300 "${EVALUATION[@]}" ;;
+    train)
+        export DATASET=cifar100
+        # --foreground: the signal is for the training, not for its data workers.
+        run train 900 bash -c 'timeout --foreground -s USR1 "$1" "${@:2}"; "${@:2}" --resume' \
+            - "${STOP:-60}" "$PYTHON" tools/train.py "${TRAIN[@]}" \
+            --work-dir "$OUT.train" --data-root "${IMAGES:?}/train" \
+            --val-data-root "$IMAGES/test" --cfg-options \
+            train_cfg.max_epochs="${EPOCHS:-20}" \
+            train_cfg.val_interval="$(((${EPOCHS:-20} + 3) / 4))"
+        ;;
     esac
 done
 keep "$OUT/report.md" "$OUT.tar.gz"
