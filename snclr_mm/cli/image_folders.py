@@ -7,9 +7,9 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from snclr_mm.datasets.dataset_configs import (
+    expect_bgr,
     find_test_pipeline,
     holds_rgb,
-    set_to_rgb,
     single_datasets,
     with_load_image,
 )
@@ -57,8 +57,8 @@ def set_image_folders(cfg: Config, train: str, test: str | None = None) -> None:
         )
     pipeline = find_test_pipeline(cfg)
     loader = cfg.train_dataloader
-    if holds_rgb(loader.dataset):  # what is read from files is BGR
-        set_to_rgb(cfg, True)
+    if holds_rgb(loader.dataset):
+        expect_bgr(cfg)
     _, old = next(single_datasets(loader.dataset, "train_dataloader.dataset"))
     kept = {key: old[key] for key in ("cache_dir",) if old.get(key)}
     loader.dataset = _folder(

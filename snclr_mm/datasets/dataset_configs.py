@@ -45,6 +45,16 @@ def set_to_rgb(cfg: Config, to_rgb: bool) -> None:
     part.setdefault("data_preprocessor", {})["to_rgb"] = to_rgb
 
 
+def expect_bgr(cfg: Config) -> None:
+    """Turn the channels of a config for RGB images, as files are read as BGR."""
+    set_to_rgb(cfg, True)
+    places = [cfg.train_dataloader, cfg.get("data_preprocessor"), cfg.model]
+    grays = {id(gray): gray for gray in _components(places, "RandomGrayscale")}
+    for gray in grays.values():
+        if "channel_weights" in gray:
+            gray["channel_weights"] = gray["channel_weights"][::-1]
+
+
 def find_test_pipeline(cfg: Config) -> list[dict]:
     """How one image is prepared: as for testing, else as the training crops suggest."""
     for stage in ("test", "val"):
@@ -52,7 +62,8 @@ def find_test_pipeline(cfg: Config) -> list[dict]:
         if dataset.get("pipeline"):
             return with_load_image(dataset.pipeline)
     training = [cfg.train_dataloader.dataset, cfg.get("data_preprocessor")]
-    sizes = list(_values(training, "RandomResizedCrop", "scale"))
+    crops = _components(training, "RandomResizedCrop")
+    sizes = [crop["scale"] for crop in crops if "scale" in crop]
     if not sizes:
         raise ValueError(
             "The config has no test_dataloader.dataset.pipeline, and no "
@@ -76,11 +87,11 @@ def with_load_image(pipeline: list) -> list:
     return pipeline
 
 
-def _values(node: Any, kind: str, key: str) -> Iterator[Any]:
-    """Every ``key`` of the components of a type, in order."""
+def _components(node: Any, kind: str) -> Iterator[dict]:
+    """The configs of the components of a type, in order."""
     if isinstance(node, dict):
-        if node.get("type") == kind and key in node:
-            yield node[key]
+        if node.get("type") == kind:
+            yield node
         node = list(node.values())
     for value in node if isinstance(node, list | tuple) else ():
-        yield from _values(value, kind, key)
+        yield from _components(value, kind)

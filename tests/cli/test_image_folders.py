@@ -48,7 +48,21 @@ def test_files_are_no_rgb_images_as_those_of_cifar(image_folder, inside):
     if inside:
         cfg.model.data_preprocessor = cfg.pop("data_preprocessor")
     set_image_folders(cfg, str(image_folder))
-    assert (cfg.model if inside else cfg).data_preprocessor.to_rgb is True
+    preprocessor = (cfg.model if inside else cfg).data_preprocessor
+    assert preprocessor.to_rgb is True
+    grays = [t for t in preprocessor.transforms[0] if t.type == "RandomGrayscale"]
+    assert [tuple(gray.channel_weights) for gray in grays] == [(0.114, 0.587, 0.2989)]
+
+
+def test_gray_of_the_workers_is_that_of_files_too(image_folder, monkeypatch):
+    monkeypatch.setenv("DATASET", "cifar100")
+    name = "small_images/snclr_r18_1xb256-200e_small-images.py"
+    cfg = Config.fromfile(REPOSITORY / "configs" / name)
+    set_image_folders(cfg, str(image_folder))
+    views = cfg.train_dataloader.dataset.pipeline[1].transforms
+    for view in views:
+        (gray,) = [t for t in view if t.type == "RandomGrayscale"]
+        assert tuple(gray.channel_weights) == (0.114, 0.587, 0.2989)
 
 
 def test_labeled_folders_are_evaluated_on(image_folder):

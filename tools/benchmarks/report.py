@@ -69,7 +69,7 @@ def loss_lines(record: dict) -> list[str]:
 
 def data_lines(record: dict) -> list[str]:
     sides = [
-        {"name": case["name"], "images/s": side, **case[side]}
+        {"name": case["name"], "pipeline": side, **case[side]}
         for case in record["results"]
         for side in ("MMCV", "gpu-aug")
     ]
@@ -156,7 +156,7 @@ PARTS = {
     "loss_clusters": ("The same, clustered features", loss_lines, None),
     "step": ("Whole step", result_lines, step_targets),
     "step_cudnn": ("Whole step, cuDNN's trials the other way", result_lines, None),
-    "data": ("Data", data_lines, data_targets),
+    "data": ("Images per second", data_lines, data_targets),
     "comm": ("Communication", comm_lines, comm_targets),
     "evaluation": ("Evaluation", result_lines, None),
 }
@@ -176,7 +176,7 @@ def verdict(name: str, measure: Callable, bound: float, upper: bool) -> dict:
     return {
         "target": name,
         "bound": f"at {'most' if upper else 'least'} {bound:.3g}x",
-        "measured": "" if value is None else f"{value:.3g}x",
+        "measured": "" if value is None else f"{value:.4g}x",
         "": "not measured" if value is None else "met" if met else "**missed**",
     }
 

@@ -4,11 +4,12 @@
 # OUT (work_dirs/benchmarks) gets JSON, after every result, and a log of each part, and
 # report.md; OUT.tar.gz holds all of OUT. Files that would be overwritten are renamed.
 # Parts: tests loss loss_autocast loss_clusters step step_cudnn data, and, only where they
-# are named, comm, evaluation and train. train pretrains a ResNet-18 for $EPOCHS epochs on
-# real images, $IMAGES/train and $IMAGES/test with a folder for each class, is stopped
-# after $STOP seconds, and resumes; it writes to OUT.train. Python: $PYTHON, else .venv's, else python3. DEVICE=cpu runs
-# all parts but tests at sizes for CPUs. What fails or runs out of its time does not stop
-# the rest; the exit status tells.
+# are named, comm, evaluation and train. train pretrains a ResNet-18 (a smaller network on
+# a CPU) for $EPOCHS epochs on real images, $IMAGES/train and $IMAGES/test with a folder
+# for each class, is stopped after $STOP seconds, and resumes; it writes to OUT.train.
+# Python: $PYTHON, else .venv's, else python3. DEVICE=cpu runs all parts but tests at
+# sizes for CPUs. What fails or runs out of its time does not stop the rest; the exit
+# status tells.
 
 set -uo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^$/s/^# \?//p' "$0" && exit ;; esac
@@ -79,6 +80,7 @@ for part in "${PARTS[@]}"; do
     evaluation) bench evaluation 300 "${EVALUATION[@]}" ;;
     train)
         export DATASET=cifar100
+        keep "$OUT.train"
         # --foreground: the signal is for the training, not for its data workers.
         run train 900 bash -c 'timeout --foreground -s USR1 "$1" "${@:2}"; "${@:2}" --resume' \
             - "${STOP:-60}" "$PYTHON" tools/train.py "${TRAIN[@]}" \

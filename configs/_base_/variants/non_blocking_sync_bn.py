@@ -1,10 +1,9 @@
-# The same numbers as SyncBN, without its three waits for the GPU in every call. Not the
-# default, as it has not run on a GPU yet: see docs/distributed.md.
+# The same numbers as SyncBN, without its three waits for the GPU in every call, for
+# ResNets. Not the default, as it has not run on a GPU yet: see docs/distributed.md.
 #     _base_ = [RECIPE, "_base_/variants/non_blocking_sync_bn.py"]
 #     model = _base_.non_blocking_sync_bn
-norm_cfg = dict(type="NonBlockingSyncBN")
 non_blocking_sync_bn = dict(
-    backbone=dict(norm_cfg=norm_cfg),
-    neck=dict(norm_cfg=norm_cfg),
-    head=dict(predictor=dict(norm_cfg=norm_cfg)),
+    backbone=dict(norm_cfg=dict(type="NonBlockingSyncBN")),
+    neck=dict(norm_cfg=dict(type="NonBlockingSyncBN")),
+    head=dict(predictor=dict(norm_cfg=dict(type="NonBlockingSyncBN"))),
 )

@@ -22,12 +22,12 @@ class NeighborQueueHook(Hook):
     Keys of a step that :class:`StepGuardHook`, which this hook adds, or the loss scaler
     skipped are dropped.
 
-    It also owns the warm-up, in which training is plain InfoNCE, and writes the queue's
-    fill and the heads' ``log_vars`` to the log. The queue is part of the model's
-    ``state_dict`` and thus of each checkpoint; of queues with ``sync=False`` the hook
-    adds all ranks' contents, and gives each rank its own back on resume. An EMAHook's
-    averaged model is saved with the same queue: averaged rows would be no features of
-    any network.
+    It also owns the warm-up, in which training is plain InfoNCE or what else the head
+    does without neighbors, and writes the queue's fill and the heads' ``log_vars`` to
+    the log. The queue is part of the model's ``state_dict`` and thus of each
+    checkpoint; of queues with ``sync=False`` the hook adds all ranks' contents, and
+    gives each rank its own back on resume. An EMAHook's averaged model is saved with
+    the same queue: averaged rows would be no features of any network.
 
     Args:
         start_epoch (int): First epoch (from 0) with neighbors, below the number of

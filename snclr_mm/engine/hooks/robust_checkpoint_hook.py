@@ -42,7 +42,8 @@ class RobustCheckpointHook(CheckpointHook):
       Slurm starts again, whatever it was started with.
     - SIGTERM, SIGINT, SIGHUP or SIGUSR1 to any rank: all ranks finish the same step,
       ``stopped_at_iter_{n}.pth`` is saved, and the process exits with code 75. The next
-      regular checkpoint replaces that file. A second Ctrl-C ends the run at once.
+      regular checkpoint replaces that file. A second Ctrl-C, two seconds later or more,
+      ends the run at once.
 
     With FlexibleRunner, ``resume`` reads the file ``last_checkpoint`` as always.
 
