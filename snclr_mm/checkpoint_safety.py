@@ -49,7 +49,7 @@ def load_checkpoints_safely(trust: bool = False) -> None:
     torch.serialization.add_safe_globals(ALLOWED)
 
 
-def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
+def load_checkpoint(path: Any) -> dict:
     """Read a checkpoint file; nothing in it is run, unless all files are trusted.
 
     A checkpoint is a pickle. Only tensors, plain containers and what MMEngine's message
@@ -60,11 +60,10 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
 
     Args:
         path (str | Path | file): On this machine, or an open binary file.
-        map_location (str | torch.device | Callable): As for ``torch.load``; a
-            ``.safetensors`` file comes to the CPU. Defaults to 'cpu'.
 
     Returns:
-        dict: The content.
+        dict: The content, on the CPU. Who loads it moves it; AdamW's step counters
+        belong there, or else it waits for the GPU for each of them in every step.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -79,7 +78,7 @@ def load_checkpoint(path: Any, map_location: Any = "cpu") -> dict:
     try:
         with _allowed_globals():
             # The variables hold for all of torch; where none is set this does.
-            loaded = torch.load(path, map_location, weights_only=not trusted)
+            loaded = torch.load(path, "cpu", weights_only=not trusted)
     except UnpicklingError as error:
         # Without torch's advice, to load it unsafely.
         reason = str(error).rpartition("WeightsUnpickler error: ")[2]
@@ -346,11 +345,11 @@ def _load_url(url: str, model_dir=None, map_location=None, progress=True) -> dic
     file = folder / Path(url.partition("?")[0]).name
     if not file.exists():
         download_url_to_file(url, str(file), progress=progress)
-    return load_checkpoint(file, map_location)
+    return load_checkpoint(file)
 
 
 def _safe_torch_load(file, map_location=None, weights_only=None) -> dict:
-    return load_checkpoint(file, map_location)
+    return load_checkpoint(file)
 
 
 # MMEngine's own function falls back to an unrestricted load.

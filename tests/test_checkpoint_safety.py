@@ -151,3 +151,16 @@ def test_arrays_stay_arrays(tmp_path):
             assert type(again[key]) is np.ndarray and again[
                 key
             ].dtype == value.dtype.newbyteorder("=")
+
+
+def test_a_checkpoint_comes_to_the_cpu(tmp_path):
+    """Wherever it is asked for: AdamW's step counters would stay on a GPU, and wait."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": {}, "optimizer": optimizer.state_dict()}, path)
+    loaded = CheckpointLoader.load_checkpoint(str(path), map_location="meta")
+    state = loaded["optimizer"]["state"][0]
+    assert {value.device.type for value in state.values()} == {"cpu"}

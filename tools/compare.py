@@ -325,7 +325,10 @@ def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if torch.cuda.is_available():
-        env["CUDA_VISIBLE_DEVICES"] = str(slot % torch.cuda.device_count())
+        count = torch.cuda.device_count()
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = given.split(",") if given else [str(i) for i in range(count)]
+        env["CUDA_VISIBLE_DEVICES"] = names[slot % count].strip()
     log = folder / f"{name}.log"
     command = [sys.executable, Path(__file__).with_name(f"{name}.py"), *options]
     command = [str(part) for part in command]

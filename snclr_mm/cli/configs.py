@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 
 from snclr_mm.registry import MIM
@@ -43,7 +44,7 @@ def read_config(path: str) -> Config:
     Raises:
         FileNotFoundError: If there is no such file.
         SystemExit: If the config needs MMDetection or MMSegmentation, and they or the
-            ops of mmcv are not installed.
+            ops of mmcv are not installed, or for detectors on a GPU not built for it.
     """
     file = find_config(path)
     try:
@@ -58,4 +59,13 @@ def read_config(path: str) -> Config:
             "Install both as docs/downstream.md says: pip install -e '.[downstream]', "
             "and mmcv built with ops."
         ) from None
+    if cfg.get("default_scope") == "mmdet" and torch.cuda.is_available():
+        from mmcv.ops import get_compiling_cuda_version
+
+        if get_compiling_cuda_version() == "not available":
+            raise SystemExit(
+                f"{path} needs mmcv's ops for the GPU, and they were built for CPUs: "
+                "build them with FORCE_CUDA=1, as docs/downstream.md says, or set "
+                "CUDA_VISIBLE_DEVICES= to run on the CPU."
+            )
     return cfg

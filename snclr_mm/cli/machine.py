@@ -81,13 +81,14 @@ def prepare_torch() -> None:
 
 
 def adapt_to_machine(cfg: Config) -> list[str]:
-    """Let a config for GPUs run where there is none: same recipe, other means.
+    """Let a config for GPUs run where there is none, or an old one.
 
     Without an accelerator: AMP becomes full precision, unless it is bfloat16 and the
     CPU has instructions for it; memory is not pinned; and ``cfg.launcher`` starts a
     gloo group whose ranks wrap the model in CPUDistributedDataParallel, or for FSDP in
-    CPUFullyShardedDataParallel, which revert SyncBN. A ``strategy`` without a launcher
-    is dropped on any machine; with an accelerator nothing else changes.
+    CPUFullyShardedDataParallel, which revert SyncBN. On GPUs that only emulate
+    bfloat16, AMP runs in float16. A ``strategy`` without a launcher is dropped on any
+    machine; nothing else changes.
 
     Args:
         cfg (Config): Changed in place; ``cfg.launcher`` must be set.
@@ -99,15 +100,19 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     if cfg.get("strategy") and cfg.get("launcher", "none") == "none":
         notes.append(f"One process: strategy.type={cfg.strategy.type} is not used.")
         cfg.strategy = None
+    wrapper = cfg.get("optim_wrapper") or {}
+    amp = wrapper.get("type") == "AmpOptimWrapper"
+    bfloat16 = amp and str(wrapper.get("dtype")) in ("bfloat16", "torch.bfloat16")
     if get_device() != "cpu":
+        if bfloat16 and get_device() == "cuda" and not _has_bfloat16_kernels():
+            wrapper.update(dtype="float16", loss_scale="dynamic")
+            notes.append("AMP runs in float16: this GPU only emulates bfloat16.")
         return notes
-    wrapper = cfg.get("optim_wrapper")
-    if wrapper is not None and wrapper.get("type") == "AmpOptimWrapper":
-        dtype = wrapper.get("dtype")
+    if amp:
         for key in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(key, None)
         wrapper.type = "OptimWrapper"
-        if str(dtype) not in ("bfloat16", "torch.bfloat16"):
+        if not bfloat16:
             notes.append("AMP is off: float16 needs an accelerator.")
         elif not has_fast_bfloat16():
             notes.append("AMP is off: no bfloat16 instructions were found.")
@@ -136,6 +141,11 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     else:
         notes.append("SyncBN, where the model has it, is reverted to BatchNorm.")
     return ["No accelerator was found, training on the CPU.", *notes]
+
+
+def _has_bfloat16_kernels() -> bool:
+    """Whether the GPU computes in bfloat16; cuDNN has no convolutions to emulate it."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _adapt_strategy(cfg: Config) -> None:

@@ -35,11 +35,13 @@ def pool_features(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
 def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     """Backbone features [n, C] (float32) and DataSamples of a dataloader's batch.
 
-    The model is a self-supervised algorithm, possibly wrapped, in eval mode.
+    The model is a self-supervised algorithm, possibly wrapped, in eval mode. The
+    samples stay on the CPU.
     """
     model = get_ori_model(model)
-    data = model.data_preprocessor(batch, False)
-    return pool_features(model.extract_feat(data["inputs"])), data["data_samples"]
+    inputs = {"inputs": batch["inputs"], "data_samples": None}
+    data = model.data_preprocessor(inputs, False)
+    return pool_features(model.extract_feat(data["inputs"])), batch.get("data_samples")
 
 
 def check_finite(features: Tensor, source: str, across_ranks: bool = False) -> None:

@@ -89,7 +89,8 @@ class MultiLinearHead(ClsHead):
         """Set ``pred_labels``, each classifier's class, and ``lr_factors``."""
         if data_samples is None:
             data_samples = [DataSample() for _ in cls_score]
-        for sample, labels in zip(data_samples, cls_score.argmax(dim=2), strict=True):
+        best = cls_score.argmax(dim=2).cpu()  # the metric reads them one by one
+        for sample, labels in zip(data_samples, best, strict=True):
             sample.set_field(labels, "pred_labels")
             sample.set_field(self.lr_factors, "lr_factors", field_type="metainfo")
         return data_samples

@@ -113,6 +113,7 @@ def _embed(model: nn.Module, batch: dict, online: bool) -> tuple[Tensor, Tensor]
     if not has_soft_neighbors(model):
         features = batch_features(model, batch)[0]
         return features, features
-    inputs = model.data_preprocessor(batch)["inputs"]
+    inputs = {"inputs": batch["inputs"], "data_samples": None}
+    inputs = model.data_preprocessor(inputs)["inputs"]
     key = model.momentum_encoder(inputs)[0]
     return key, model.neck(model.backbone(inputs))[0] if online else key

@@ -139,6 +139,26 @@ def test_adapt_changes_nothing_with_an_accelerator(launcher, fsdp, monkeypatch):
     assert cfg.pretty_text == before
 
 
+@pytest.mark.parametrize("emulated", [False, True])
+def test_no_bfloat16_on_a_gpu_that_emulates_it(emulated, monkeypatch):
+    monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cuda")
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or not emulated,
+    )
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r18_1xb128_image-folder.py")
+    cfg.launcher = "none"
+    notes = adapt_to_machine(cfg)
+    wrapper = cfg.optim_wrapper
+    assert wrapper.type == "AmpOptimWrapper"
+    if emulated:
+        assert (wrapper.dtype, wrapper.loss_scale) == ("float16", "dynamic")
+        assert "float16: this GPU only emulates bfloat16" in notes[0]
+    else:
+        assert (wrapper.dtype, wrapper.loss_scale, notes) == ("bfloat16", 1.0, [])
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_one_process_needs_no_strategy(device, fsdp, monkeypatch):
     monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: device)

@@ -5,7 +5,7 @@ import pytest
 from helpers.tiny import CONFIG, REPOSITORY
 
 import snclr_mm.cli.configs
-from snclr_mm.cli import find_config, load_config
+from snclr_mm.cli import find_config, load_config, read_config
 
 
 def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
@@ -18,6 +18,17 @@ def test_configs_are_found_from_any_directory(tmp_path, monkeypatch):
         FileNotFoundError, match=rf"'none.py'.*{tmp_path}.*{REPOSITORY}/configs"
     ):
         find_config("none.py")
+
+
+def test_detectors_need_ops_for_the_gpu(tmp_path, monkeypatch):
+    ops = pytest.importorskip("mmcv.ops", reason="mmcv is built without ops")
+    config = tmp_path / "a.py"
+    config.write_text("default_scope = 'mmdet'\n")
+    monkeypatch.setattr(ops, "get_compiling_cuda_version", lambda: "not available")
+    assert read_config(str(config)).default_scope == "mmdet"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(SystemExit, match=r"a\.py.*built for CPUs.*FORCE_CUDA=1"):
+        read_config(str(config))
 
 
 @pytest.mark.parametrize("missing", ["mmdet", "mmcv.ops"])

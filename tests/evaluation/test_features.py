@@ -1,5 +1,7 @@
 import pytest
 import torch
+from helpers.models import RESNET, neck, soft_head
+from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import nn
 
@@ -43,6 +45,26 @@ def test_extract_features():
     assert features[:, 0].tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
     assert labels.tolist() == list(range(8))
     assert model.training
+
+
+def test_samples_are_not_sent_to_the_device(monkeypatch):
+    """One by one it takes longer than the network; only a batch's labels go."""
+    sent = []
+    monkeypatch.setattr(DataSample, "to", lambda *args: sent.append(args))
+    model = MODELS.build(
+        dict(
+            type="SNCLR",
+            backbone=RESNET,
+            neck=neck(),
+            head=soft_head(),
+            data_preprocessor=dict(type="SelfSupDataPreprocessor"),
+        )
+    )
+    images = torch.zeros(3, 3, 16, 16)
+    samples = [DataSample().set_gt_label(i) for i in range(3)]
+    batch = {"inputs": images, "data_samples": samples}
+    assert extract_features(model, [batch])[1].tolist() == [0, 1, 2]
+    assert not sent
 
 
 def test_multi_label_targets():

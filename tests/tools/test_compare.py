@@ -203,8 +203,14 @@ def test_pixels_are_the_same_for_each_seed(digits_root, tmp_path):
     assert [run.seed for run in runs] == [0, 0, 0, 1, 1]
 
 
-def test_a_gpu_and_a_share_of_the_cores_for_each_job(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "given, used", [(None, ["0", "1"]), ("GPU-a, 5", ["GPU-a", "5"])]
+)
+def test_a_gpu_and_a_share_of_the_cores(given, used, tmp_path, monkeypatch):
     calls = []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given:  # to this process, by a scheduler
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     monkeypatch.setattr(compare.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(compare.torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(compare.os, "sched_getaffinity", lambda _: range(8))
@@ -213,7 +219,7 @@ def test_a_gpu_and_a_share_of_the_cores_for_each_job(tmp_path, monkeypatch):
     )
     for slot in range(4):
         compare.run_tool("train", [], tmp_path, slot, jobs=4)
-    assert [env["CUDA_VISIBLE_DEVICES"] for env in calls] == ["0", "1", "0", "1"]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in calls] == [*used, *used]
     assert {env["OMP_NUM_THREADS"] for env in calls} == {"2"}
 
 

@@ -36,7 +36,8 @@ def set_up(tmp_path, monkeypatch):
         for stamp in (repository / ".venv").glob(".complete-*"):
             stamp.unlink()
         command = ["bash", "-euc", ". tools/setup_env.sh"]
-        return run(*command, cwd=repository).splitlines()[2:]
+        lines = run(*command, cwd=repository).splitlines()
+        return [s for s in lines if not s.startswith(("Setting up ", "Adding "))]
 
     return set_up
 
@@ -59,3 +60,14 @@ def test_a_wheel_is_installed_only_as_it_was_built(set_up, tmp_path, damage):
     assert set_up() == [*BUILT, "installed 1"]
     assert (kept / "mmcv.whl").read_text() == "mmcv\n"
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_says_that_a_gpu_cannot_be_used(set_up, tmp_path):
+    """FAKE_PYTHON can use any GPU, the real one without a GPU cannot."""
+    smi = tmp_path / "bin/nvidia-smi"
+    smi.write_text("#!/bin/sh\n")
+    smi.chmod(0o755)
+    assert not any("cannot use this GPU" in line for line in set_up())
+    python = tmp_path / "repository/.venv/bin/python"
+    python.write_text(FAKE_PYTHON.replace("esac", "    *cuda*) exit 1 ;;\nesac"))
+    assert any("driver 580 or newer" in line for line in set_up())

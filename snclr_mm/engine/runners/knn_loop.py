@@ -101,8 +101,10 @@ class _KNNLoop:
         queries = F.normalize(features, dim=1)
         check_finite(queries, f"a batch of {name}", across_ranks=True)
         scores = vote(*self._neighbors(queries), self._num_classes, self.temperature)
-        for sample, score in zip(data_samples, scores, strict=True):
-            sample.set_pred_score(score).set_pred_label(score.argmax(keepdim=True))
+        scores = scores.cpu()  # metrics read them one by one
+        labels = scores.argmax(dim=1, keepdim=True)
+        for sample, score, label in zip(data_samples, scores, labels, strict=True):
+            sample.set_pred_score(score).set_pred_label(label)
         return data_samples
 
     def _neighbors(self, queries: Tensor) -> tuple[Tensor, Tensor]:
