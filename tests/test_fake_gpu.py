@@ -9,6 +9,7 @@ from helpers.fake_gpu import FakeGPUTensor, fake_gpu
 from helpers.tiny import REPOSITORY, TINY_BACKBONE, TINY_PRETRAINING, build_runner
 from mmengine.config import Config
 
+from snclr_mm.cli import dataloaders
 from snclr_mm.evaluation import build_splits, extract_features
 from snclr_mm.evaluation.protocols import PROTOCOLS, ProtocolSettings, run_protocol
 from snclr_mm.visualization import extract_keys, find_neighbors, map_features
@@ -31,11 +32,9 @@ def config(data_root, work_dir, epochs, **options):
     cfg = Config.fromfile(REPOSITORY / demo)
     cfg.optim_wrapper = dict(optimizer=cfg.optim_wrapper.optimizer)
     cfg.custom_hooks = HOOKS
-    for name in ("train_dataloader", "val_dataloader", "val_cfg.bank_dataloader"):
-        images = {"data_root": str(data_root), "indices": 96}
-        options |= {f"{name}.dataset.{key}": value for key, value in images.items()}
-        options |= {f"{name}.batch_size": 32, f"{name}.num_workers": 0}
-        options[f"{name}.persistent_workers"] = False
+    for loader in dataloaders(cfg, ("train", "val")).values():
+        loader.update(batch_size=32, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=str(data_root), indices=96)
     cfg.merge_from_dict(
         {
             **TINY_BACKBONE,
@@ -64,6 +63,8 @@ def test_refuses_what_a_gpu_refuses():
             a + torch.ones(3)
         with pytest.raises(RuntimeError, match="index"):
             torch.ones(3)[a.long()]
+        with pytest.raises(RuntimeError, match="index"):
+            torch.ones(3)[a.long()] = 1
         with pytest.raises(TypeError, match="NumPy"):
             np.asarray(a)
         assert not waits

@@ -90,8 +90,9 @@ if [ ! -f "$STAMP" ]; then
     touch "$STAMP"
     if nvidia-smi -L >/dev/null 2>&1 && ! .venv/bin/python -c \
         'import torch; torch.zeros(1, device="cuda").add_(1)' 2>/dev/null; then
-        echo "PyTorch cannot use this GPU, so all runs on the CPU: its CUDA 13 needs driver" \
-            "580 or newer, and a GPU of 2018 (Turing) or newer; see docs/installation.md." >&2
+        echo "PyTorch cannot use this GPU: its CUDA 13 needs driver 580 or newer, and a GPU of" \
+            "2018 (Turing) or newer. CUDA_VISIBLE_DEVICES= runs on the CPU, and" \
+            "docs/installation.md names other builds." >&2
     fi
 fi
 if [ -n "${DOWNSTREAM:-}" ] && [ ! -f "$STAMP-downstream" ]; then

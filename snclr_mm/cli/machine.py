@@ -104,7 +104,9 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     amp = wrapper.get("type") == "AmpOptimWrapper"
     bfloat16 = amp and str(wrapper.get("dtype")) in ("bfloat16", "torch.bfloat16")
     if get_device() != "cpu":
-        if bfloat16 and get_device() == "cuda" and not _has_bfloat16_kernels():
+        bfloat16 &= get_device() == "cuda"
+        if bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            # cuDNN emulates no convolutions: they would be done image by image.
             wrapper.update(dtype="float16", loss_scale="dynamic")
             notes.append("AMP runs in float16: this GPU only emulates bfloat16.")
         return notes
@@ -141,11 +143,6 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     else:
         notes.append("SyncBN, where the model has it, is reverted to BatchNorm.")
     return ["No accelerator was found, training on the CPU.", *notes]
-
-
-def _has_bfloat16_kernels() -> bool:
-    """Whether the GPU computes in bfloat16; cuDNN has no convolutions to emulate it."""
-    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _adapt_strategy(cfg: Config) -> None:

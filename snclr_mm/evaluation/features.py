@@ -31,6 +31,12 @@ def pool_features(outputs: Tensor | tuple[Tensor, ...]) -> Tensor:
     return last.float()
 
 
+def network_inputs(model: nn.Module, batch: dict) -> Tensor:
+    """A batch's images as the network takes them; DataSamples stay where they are."""
+    images = {"inputs": batch["inputs"], "data_samples": None}
+    return model.data_preprocessor(images, False)["inputs"]
+
+
 @torch.no_grad()
 def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     """Backbone features [n, C] (float32) and DataSamples of a dataloader's batch.
@@ -39,9 +45,8 @@ def batch_features(model: nn.Module, batch: dict) -> tuple[Tensor, list]:
     samples stay on the CPU.
     """
     model = get_ori_model(model)
-    inputs = {"inputs": batch["inputs"], "data_samples": None}
-    data = model.data_preprocessor(inputs, False)
-    return pool_features(model.extract_feat(data["inputs"])), batch.get("data_samples")
+    features = model.extract_feat(network_inputs(model, batch))
+    return pool_features(features), batch.get("data_samples")
 
 
 def check_finite(features: Tensor, source: str, across_ranks: bool = False) -> None:

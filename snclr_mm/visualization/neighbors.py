@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snclr_mm.evaluation.features import batch_features, check_finite
+from snclr_mm.evaluation.features import batch_features, check_finite, network_inputs
 from snclr_mm.models import SoftNeighborHead
 from snclr_mm.models.ops import top_k
 
@@ -113,7 +113,6 @@ def _embed(model: nn.Module, batch: dict, online: bool) -> tuple[Tensor, Tensor]
     if not has_soft_neighbors(model):
         features = batch_features(model, batch)[0]
         return features, features
-    inputs = {"inputs": batch["inputs"], "data_samples": None}
-    inputs = model.data_preprocessor(inputs)["inputs"]
+    inputs = network_inputs(model, batch)
     key = model.momentum_encoder(inputs)[0]
     return key, model.neck(model.backbone(inputs))[0] if online else key

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snclr_mm.evaluation import pool_features
+from snclr_mm.evaluation.features import network_inputs, pool_features
 
 from .neighbors import has_soft_neighbors
 
@@ -40,7 +40,7 @@ def similarity_maps(model: nn.Module, queries: dict, neighbors: dict) -> np.ndar
         ) from None
 
     encoder = _Encoder(model)
-    views = [model.data_preprocessor(batch)["inputs"] for batch in (queries, neighbors)]
+    views = [network_inputs(model, batch) for batch in (queries, neighbors)]
     keys = F.normalize(encoder(views[0]).detach(), dim=1)
     # Not the cosine: it does not change with the length of a key, so what speaks for
     # the similarity and what speaks against it would always add up to zero.

@@ -79,27 +79,20 @@ def _call(func, name, args, kwargs):
         raise TypeError(f"cuda:0 tensor to NumPy at {_where()}")
     if name == "cpu" or (name == "to" and _device(args[1:], kwargs) == "cpu"):
         _wait("cpu")
-        dtypes = [a for a in (*args[1:], *kwargs.values()) if _is_dtype(a)]
-        return args[0].as_subclass(Tensor).clone().to(*dtypes)
+        return args[0].as_subclass(Tensor).clone().to(*_dtype(args[1:], kwargs))
     if name in WAITS:
         _wait(name)
         result = func(args[0].as_subclass(Tensor), *args[1:], **kwargs)
         return to_gpu(result)
     if name == "to":
-        kwargs = {"dtype": kwargs["dtype"]} if "dtype" in kwargs else {}
-        rest = [a.dtype if isinstance(a, Tensor) else a for a in args[1:]]
-        rest = [a for a in rest if _is_dtype(a)]
-        return to_gpu(func(args[0], *rest, **kwargs)) if rest or kwargs else args[0]
+        return to_gpu(args[0].to(*_dtype(args[1:], kwargs)))
     if name not in MIXING:
         mixed = [t for t in _tensors(args, kwargs) if not isinstance(t, FakeGPUTensor)]
         if any(t.dim() > 0 for t in mixed):
             raise RuntimeError(f"{name} of tensors on both devices at {_where()}")
-    if name in ("__getitem__", "__setitem__"):
-        index = [t for t in _tensors(args[1:2]) if isinstance(t, FakeGPUTensor)]
-        if index and not isinstance(args[0], FakeGPUTensor):
-            raise RuntimeError(f"a GPU's index for a CPU's tensor at {_where()}")
-        if any(t.dtype == torch.bool for t in index):
-            _wait("mask")
+    indexes = name in ("__getitem__", "__setitem__")
+    if indexes and any(t.dtype == torch.bool for t in _tensors(args[1:2])):
+        _wait("mask")
     if str(kwargs.get("device", "")).startswith("cuda"):
         kwargs["device"] = "cpu"
     result = func(*args, **kwargs)
@@ -113,15 +106,15 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if any(isinstance(t, FakeGPUTensor) for t in _tensors(args, kwargs)):
-            if name == "__getitem__" and not isinstance(args[0], FakeGPUTensor):
+            indexes = name in ("__getitem__", "__setitem__")
+            if indexes and not isinstance(args[0], FakeGPUTensor):
                 raise RuntimeError(f"a GPU's index for a CPU's tensor at {_where()}")
             return func(*args, **kwargs)
         if name == "pin_memory":
             return args[0]
         if name == "to" and _device(args[1:], kwargs).startswith("cuda"):
-            rest = [a for a in (*args[1:], *kwargs.values()) if _is_dtype(a)]
             with torch._C.DisableTorchFunctionSubclass():
-                return to_gpu(args[0].clone().to(*rest))
+                return to_gpu(args[0].clone().to(*_dtype(args[1:], kwargs)))
         if str(kwargs.get("device", "")).startswith("cuda"):
             kwargs["device"] = "cpu"
             return to_gpu(func(*args, **kwargs))
@@ -138,8 +131,10 @@ def _device(args, kwargs) -> str:
     return ""
 
 
-def _is_dtype(value) -> bool:
-    return isinstance(value, torch.dtype)
+def _dtype(args, kwargs) -> list[torch.dtype]:
+    """The dtype that ``to`` is called with, or none."""
+    values = [getattr(value, "dtype", value) for value in (*args, *kwargs.values())]
+    return [value for value in values if isinstance(value, torch.dtype)]
 
 
 def _tensors(*values) -> list[Tensor]:

@@ -57,6 +57,25 @@ def predictor():
     )
 
 
+COSINE = dict(type="CosineSimilarityLoss", shift_factor=2.0, scale_factor=2.0)
+CROSS_ENTROPY = dict(type="CrossEntropyLoss")
+QUEUE = dict(type="NeighborQueue", length=64, dim=D)
+#: Heads and losses of two views, which NeighborKeys wraps.
+PAIR_HEADS = {
+    "latent": dict(type="LatentPredictHead", loss=COSINE, predictor=predictor()),
+    "contrastive": dict(type="ContrastiveHead", loss=CROSS_ENTROPY, temperature=0.3),
+    "mocov3": dict(
+        type="MoCoV3Head", loss=CROSS_ENTROPY, predictor=predictor(), temperature=0.3
+    ),
+    "cosine": COSINE,
+    "correlation": dict(
+        type="LatentCrossCorrelationHead",
+        in_channels=D,
+        loss=dict(type="CrossCorrelationLoss"),
+    ),
+}
+
+
 def train(model, steps, images, size=16):
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)

@@ -4,20 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.cuda_autocast import cuda_autocast
-from helpers.models import RESNET, D, neck, predictor, soft_head
+from helpers.models import PAIR_HEADS, QUEUE, RESNET, D, neck, predictor, soft_head
 
 from snclr_mm.models import SNCLR
-
-QUEUE = dict(type="NeighborQueue", length=64, dim=D)
-COSINE = dict(type="CosineSimilarityLoss", shift_factor=2.0, scale_factor=2.0)
-CROSS_ENTROPY = dict(type="CrossEntropyLoss")
 
 
 def keys_of(head, **changes):
     return dict(type="NeighborKeys", head=head, queue=QUEUE, **changes)
 
 
-MIXED = dict(num_neighbors=3, pick="sample", mix=0.3)
 WITH_PREDICTOR = dict(predictor=predictor(), queue=QUEUE)
 HEADS = {
     "soft": soft_head(),
@@ -30,22 +25,11 @@ HEADS = {
     "MNN": dict(type="MeanShiftHead", mix=0.3, **WITH_PREDICTOR),
     "ReSSL": dict(type="RelationalHead", queue=QUEUE),
     "SCE": dict(type="RelationalHead", own_weight=0.5, **WITH_PREDICTOR),
-    "NNBYOL": keys_of(
-        dict(type="LatentPredictHead", loss=COSINE, predictor=predictor())
-    ),
-    "pNNCLR": keys_of(
-        dict(type="ContrastiveHead", loss=CROSS_ENTROPY, temperature=0.3), **MIXED
-    ),
-    "MoCoV3's": keys_of(
-        dict(
-            type="MoCoV3Head",
-            loss=CROSS_ENTROPY,
-            predictor=predictor(),
-            temperature=0.3,
-        ),
-        **MIXED,
-    ),
-    "a loss": keys_of(COSINE),
+    **{f"keys of {name}": keys_of(head) for name, head in PAIR_HEADS.items()},
+    **{
+        f"mixed keys of {name}": keys_of(head, num_neighbors=3, pick="sample", mix=0.3)
+        for name, head in PAIR_HEADS.items()
+    },
 }
 
 

@@ -1,32 +1,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.models import D, predictor
+from helpers.models import COSINE, PAIR_HEADS, QUEUE, D
 from helpers.ranks import run_on_ranks
 from mmpretrain.registry import MODELS
 
 from snclr_mm.models import NearestNeighborHead, NeighborKeys
 
-COSINE = dict(type="CosineSimilarityLoss", shift_factor=2.0, scale_factor=2.0)
-CROSS_ENTROPY = dict(type="CrossEntropyLoss")
-QUEUE = dict(type="NeighborQueue", length=64, dim=D)
-HEADS = {
-    "latent": dict(type="LatentPredictHead", loss=COSINE, predictor=predictor()),
-    "contrastive": dict(type="ContrastiveHead", loss=CROSS_ENTROPY, temperature=0.3),
-    "mocov3": dict(
-        type="MoCoV3Head", loss=CROSS_ENTROPY, predictor=predictor(), temperature=0.3
-    ),
-    "cosine": COSINE,
-    "correlation": dict(
-        type="LatentCrossCorrelationHead",
-        in_channels=D,
-        loss=dict(type="CrossCorrelationLoss"),
-    ),
-}
-
 
 def make_head(name, **changes):
-    head = NeighborKeys(**{"head": HEADS[name], "queue": QUEUE, **changes})
+    head = NeighborKeys(**{"head": PAIR_HEADS[name], "queue": QUEUE, **changes})
     head.queue.enqueue(torch.randn(40, D))
     return head
 
@@ -42,7 +25,7 @@ def alone(head, name, y_1, y_2):
     return getattr(module, "loss", module)(y_1, y_2)
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", PAIR_HEADS)
 def test_keys_are_replaced_and_mixed(name):
     y_1, y_2 = torch.randn(6, D), torch.randn(6, D)
     y = F.normalize(y_2)
@@ -79,8 +62,8 @@ def test_nnclr_by_two_roads():
     """MoCoV3Head on neighbor keys, ContrastiveHead so, and NearestNeighborHead."""
     y_1, y_2, rows = torch.randn(6, D), torch.randn(6, D), torch.randn(40, D)
     heads = [
-        NeighborKeys(head=HEADS["mocov3"], queue=QUEUE),
-        NeighborKeys(head=HEADS["contrastive"], queue=QUEUE),
+        NeighborKeys(head=PAIR_HEADS["mocov3"], queue=QUEUE),
+        NeighborKeys(head=PAIR_HEADS["contrastive"], queue=QUEUE),
         NearestNeighborHead(predictor=None, queue=QUEUE, temperature=0.3),
     ]
     heads[0].head.predictor = torch.nn.Identity()
@@ -102,7 +85,7 @@ def test_the_predictor_learns_and_keys_do_not():
 
 def contrastive_rank(rank, world_size):
     g = torch.Generator().manual_seed(0)
-    head = NeighborKeys(head=HEADS["contrastive"], queue=QUEUE)
+    head = NeighborKeys(head=PAIR_HEADS["contrastive"], queue=QUEUE)
     head.queue.enqueue(torch.randn(42, D, generator=g).chunk(world_size)[rank])
     y_1, y_2 = (y.chunk(world_size)[rank] for y in torch.randn(2, 6, D, generator=g))
     return head.loss(y_1, y_2)

@@ -151,6 +151,8 @@ def test_suite_needs_a_gpu(tmp_path):
 def test_suite_explains_itself_and_makes_no_folder(tmp_path):
     assert "Parts: tests loss" in run(SUITE, "--help", cwd=tmp_path)
     assert "speed is no part" in run(SUITE, "out", "speed", cwd=tmp_path, fails=True)
+    without = run(SUITE, "out", "train", cwd=tmp_path, fails=True)
+    assert "IMAGES: names the folder" in without
     assert not list(tmp_path.iterdir())
 
 

@@ -26,6 +26,7 @@ for part in "${PARTS[@]}"; do
     *) echo "$part is no part: see --help." >&2 && exit 2 ;;
     esac
 done
+[[ " ${PARTS[*]} " != *" train "* ]] || : "${IMAGES:?names the folder for the part train}"
 [ -n "${PYTHON:-}" ] || { [ -x .venv/bin/python ] && PYTHON=$PWD/.venv/bin/python; }
 PYTHON=${PYTHON:-python3}
 
@@ -50,7 +51,7 @@ fi
 failed=0
 keep() {  # FILE...
     local file
-    for file; do [ ! -e "$file" ] || mv --backup=numbered "$file" "$file.old"; done
+    for file; do [ ! -e "$file" ] || mv -T --backup=numbered "$file" "$file.old"; done
 }
 run() {  # NAME SECONDS COMMAND...
     local start=$SECONDS status
@@ -84,7 +85,7 @@ for part in "${PARTS[@]}"; do
         # --foreground: the signal is for the training, not for its data workers.
         run train 900 bash -c 'timeout --foreground -s USR1 "$1" "${@:2}"; "${@:2}" --resume' \
             - "${STOP:-60}" "$PYTHON" tools/train.py "${TRAIN[@]}" \
-            --work-dir "$OUT.train" --data-root "${IMAGES:?}/train" \
+            --work-dir "$OUT.train" --data-root "$IMAGES/train" \
             --val-data-root "$IMAGES/test" --cfg-options \
             train_cfg.max_epochs="${EPOCHS:-20}" \
             train_cfg.val_interval="$(((${EPOCHS:-20} + 3) / 4))"
