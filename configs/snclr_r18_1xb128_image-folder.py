@@ -57,8 +57,8 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=3e-3, weight_decay=1e-2),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", convert_to_iter_based=True),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=200)
 default_hooks = dict(

@@ -29,22 +29,8 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.06, momentum=0.9, weight_decay=5e-4)
 )
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-4,
-        by_epoch=True,
-        begin=0,
-        end=5,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=195,
-        by_epoch=True,
-        begin=5,
-        end=200,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=1e-4, end=5, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=200, val_interval=20)
 auto_scale_lr = dict(base_batch_size=256)

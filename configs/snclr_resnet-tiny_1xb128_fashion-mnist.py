@@ -131,8 +131,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     # In iterations, over the cosine's start: also a run of one epoch works.
-    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True),
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", convert_to_iter_based=True),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=20, val_interval=1)
 default_hooks = dict(

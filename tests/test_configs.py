@@ -7,7 +7,14 @@ import mmpretrain
 import pytest
 import torch
 from helpers.command import load_tool
-from helpers.configs import CONFIGS, build_on_meta, cases, check_parts, load
+from helpers.configs import (
+    CONFIGS,
+    build_on_meta,
+    cases,
+    check_parts,
+    full_schedule,
+    load,
+)
 from helpers.shrink import shrink
 from helpers.tiny import REPOSITORY, build_runner
 from mmengine.config import Config, DictAction
@@ -121,6 +128,17 @@ NUMBERS = re.compile(r"_(\d+)xb(\d+)(?:-[a-z]\w+)*-(\d+)e_")
 
 @pytest.mark.parametrize(
     "path, choice",
+    # But those whose schedule is a stock one.
+    [c for c in CASES if not re.match("other_algorithms|baselines/nnbyol_r50", c[0])],
+)
+def test_the_schedule_ends_with_training(path, choice):
+    """Also where ``train_cfg.max_epochs`` is changed."""
+    last = load(path, choice).param_scheduler[-1]
+    assert not {"end", "T_max"} & {*last}
+
+
+@pytest.mark.parametrize(
+    "path, choice",
     [
         c
         for c in CASES
@@ -133,9 +151,9 @@ def test_recipe_does_what_its_name_says(path, choice):
     wrapper = cfg.optim_wrapper
     assert cfg.train_dataloader.batch_size == batch
     assert cfg.auto_scale_lr.base_batch_size == gpus * batch
-    warm_up, cosine = cfg.param_scheduler
-    assert cfg.train_cfg.max_epochs == cosine.end == epochs
-    assert warm_up.end == cosine.begin == epochs - cosine.T_max
+    warm_up, cosine = full_schedule(cfg)
+    assert cfg.train_cfg.max_epochs == cosine["end"] == epochs
+    assert warm_up["end"] == cosine["begin"] == epochs - cosine["T_max"]
     lr = wrapper.optimizer.lr / (gpus * batch / 256)
     assert lr == pytest.approx(_base_lr(path, epochs))
     assert cfg.model.base_momentum == (0.004 if epochs == 800 else 0.01)
@@ -324,7 +342,7 @@ def test_bfloat16_from_the_command_line():
 def test_recipes_are_mocov3s(ours, stock):
     cfg = load(f"imagenet/{ours}.py")
     stock = load(MOCOV3 / f"mocov3_{stock}.py")
-    assert cfg.param_scheduler == stock.param_scheduler
+    assert full_schedule(cfg) == full_schedule(stock)
     assert cfg.train_cfg.max_epochs == stock.train_cfg.max_epochs
     stock.optim_wrapper.optimizer.lr *= (
         cfg.auto_scale_lr.base_batch_size / stock.auto_scale_lr.base_batch_size

@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 
+from helpers.configs import full_schedule
 from helpers.tiny import REPOSITORY
 from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
@@ -54,7 +55,7 @@ def test_headline_recipe():
     ours = dict(type="ForeachLARS", lr=cfg.optim_wrapper.optimizer.lr)
     assert cfg.optim_wrapper.optimizer == {**stock.optim_wrapper.optimizer, **ours}
     assert cfg.optim_wrapper.paramwise_cfg == stock.optim_wrapper.paramwise_cfg
-    assert cfg.param_scheduler == stock.param_scheduler
+    assert full_schedule(cfg) == full_schedule(stock)
     assert cfg.train_cfg.max_epochs == stock.train_cfg.max_epochs
     for part in ("backbone", "base_momentum"):
         assert cfg.model[part] == stock.model[part]

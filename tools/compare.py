@@ -207,6 +207,13 @@ def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
 
 def set_budget(cfg: Config, args: argparse.Namespace) -> None:
     """Epochs and images of a pretraining."""
+    for key in ("train_cfg.max_epochs", "val_cfg.bank_dataloader"):
+        part, name = key.split(".")
+        if name not in (cfg.get(part) or {}):
+            raise SystemExit(
+                f"{cfg.filename}: pretraining is compared by epochs and by kNN, but "
+                f"there is no {key}."
+            )
     if args.epochs:
         cfg.train_cfg.max_epochs = args.epochs
     # The curve needs few evaluations, and an interrupted run a recent checkpoint.

@@ -42,16 +42,7 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="SGD", lr=0.05, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(_delete_=True),
 )
-param_scheduler = [
-    dict(
-        type="CosineAnnealingLR",
-        T_max=200,
-        by_epoch=True,
-        begin=0,
-        end=200,
-        convert_to_iter_based=True,
-    )
-]
+param_scheduler = [dict(type="CosineAnnealingLR", convert_to_iter_based=True)]
 
 # lr is for this global batch; --auto-scale-lr adapts it to another.
 auto_scale_lr = dict(base_batch_size=256)

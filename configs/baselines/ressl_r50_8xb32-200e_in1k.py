@@ -14,20 +14,6 @@ model = dict(
     ),
 )
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-4,
-        by_epoch=True,
-        begin=0,
-        end=5,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=195,
-        by_epoch=True,
-        begin=5,
-        end=200,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=1e-4, end=5, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=5, convert_to_iter_based=True),
 ]

@@ -60,22 +60,8 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-4,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=90,
-        by_epoch=True,
-        begin=10,
-        end=100,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=1e-4, end=10, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=10, convert_to_iter_based=True),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=100, val_interval=10)
 

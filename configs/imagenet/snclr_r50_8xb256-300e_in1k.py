@@ -2,6 +2,4 @@
 _base_ = "snclr_r50_8xb256-100e_in1k.py"
 
 optim_wrapper = dict(optimizer=dict(lr=2.4))  # 0.3 x batch / 256
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(T_max=290, end=300)
 train_cfg = dict(max_epochs=300)

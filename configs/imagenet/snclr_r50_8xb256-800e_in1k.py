@@ -6,6 +6,4 @@ model = dict(base_momentum=0.004)  # 0.996 for long training
 optim_wrapper = dict(  # 0.3 x batch / 256
     optimizer=dict(lr=2.4, weight_decay=1.5e-6)
 )
-param_scheduler = _base_.param_scheduler
-param_scheduler[1].update(T_max=790, end=800)
 train_cfg = dict(max_epochs=800)

@@ -16,8 +16,8 @@ train_dataloader = dict(
 test_dataloader = dict(dataset=dict(data_root=data_root))
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=1500)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=1500),
+    dict(type="LinearLR", start_factor=0.1, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False),
 ]
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=500))
 log_processor = dict(by_epoch=False)

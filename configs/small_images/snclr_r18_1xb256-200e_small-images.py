@@ -94,22 +94,8 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.12, momentum=0.9, weight_decay=5e-4)
 )
 param_scheduler = [
-    dict(
-        type="LinearLR",
-        start_factor=1e-4,
-        by_epoch=True,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type="CosineAnnealingLR",
-        T_max=190,
-        by_epoch=True,
-        begin=10,
-        end=200,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=1e-4, end=10, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=10, convert_to_iter_based=True),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=200, val_interval=10)
 

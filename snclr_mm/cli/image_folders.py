@@ -92,8 +92,6 @@ def set_image_folders(cfg: Config, train: str, test: str | None = None) -> None:
         kind = f"KNN{stage.title()}Loop"
         cfg[f"{stage}_cfg"] = dict(type=kind, **loop, bank_dataloader=bank)
         cfg[f"{stage}_evaluator"] = dict(type="Accuracy", topk=1, prefix="knn")
-    if "by_epoch" not in cfg.train_cfg:
-        cfg.train_cfg.setdefault("val_interval", 1)
 
 
 def fit_to_images(cfg: Config) -> list[str]:

@@ -23,6 +23,7 @@ from snclr_mm.hardware import has_fast_bfloat16
 from .config_checks import check_config, explain_build
 from .console import quiet_start
 from .dataloaders import dataloaders
+from .schedules import fit_schedule
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     prepare_torch()
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
-    notes = adapt_to_machine(cfg)
+    notes = [*fit_schedule(cfg), *adapt_to_machine(cfg)]
     with quiet_start(), explain_build(cfg):
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     runner.register_hook(CheckpointCheckHook())

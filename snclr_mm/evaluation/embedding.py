@@ -100,12 +100,14 @@ def embed(
 
     Raises:
         UnreadableImageError: If one of the given paths is no image.
-        ValueError: If a feature is not finite, or as :func:`load_model` says.
+        ValueError: If there is no image, if a feature is not finite, or as :func:`load_model` says.
     """
     from snclr_mm.checkpoints.saved_model import load_model
 
     if isinstance(images, str | os.PathLike):
         images = list_images(images)
+    if len(images) == 0:
+        raise ValueError("images is an empty list: give one image or more.")
     model, cfg = load_model(checkpoint, config, trust)
     model.to(device or get_device())
     batches = PreparedImages(images, cfg).batches(batch_size)

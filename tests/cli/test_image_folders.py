@@ -76,6 +76,13 @@ def test_labeled_folders_are_evaluated_on(image_folder):
     assert cfg.val_dataloader.dataset.data_root == root
 
 
+def test_a_config_that_counts_steps_is_not_evaluated_after_each(image_folder):
+    name = "configs/small_images/snclr_r18-half_1xb128-1500i_tree-crowns.py"
+    cfg = Config.fromfile(REPOSITORY / name)
+    set_image_folders(cfg, str(image_folder), str(image_folder))
+    assert cfg.train_cfg.get("val_interval", 1000) == 1000  # MMEngine's
+
+
 def test_bad_folders(image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(CONFIG)

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.datasets import CIFAR10
 
-from snclr_mm.evaluation import PreparedImages
+from snclr_mm.evaluation import PreparedImages, embed
 
 PIPELINE = [dict(type="LoadImage"), dict(type="PackInputs")]
 
@@ -37,3 +37,8 @@ def test_channels_come_as_in_training(dataset, tmp_path):
     expected = torch.from_numpy(rgb[..., ::-1].copy() if images.bgr else rgb)
     for sample in images:
         assert sample["inputs"].equal(expected.permute(2, 0, 1))
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="images is an empty list"):
+        embed([], "checkpoint.pth")

@@ -65,6 +65,17 @@ CHOICES = {
 }
 
 
+def full_schedule(cfg: Config) -> list[dict]:
+    """The schedulers of a config that counts epochs, with what MMEngine fills in."""
+    schedulers = []
+    for given in cfg.param_scheduler:
+        full = dict(by_epoch=True, begin=0, end=cfg.train_cfg.max_epochs) | given
+        if full["type"] == "CosineAnnealingLR":
+            full.setdefault("T_max", full["end"] - full["begin"])
+        schedulers.append(full)
+    return schedulers
+
+
 def cases(folder: str = ".") -> list[tuple[str, str]]:
     """Every config below a folder of configs/, with each of its choices.
 

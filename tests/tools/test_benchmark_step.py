@@ -86,6 +86,26 @@ def test_vit(tmp_path):
     assert "difference_from_mocov3_without_neighbors" not in record
 
 
+def test_an_interrupted_run_keeps_its_rounds(tmp_path, monkeypatch):
+    original, calls = benchmark_step.Step.run, []
+
+    def run(step, views):
+        calls.append(step)
+        rounds = benchmark_step.CHECKED + 1
+        if len(calls) > rounds * len(set(calls)):
+            raise KeyboardInterrupt
+        original(step, views)
+
+    monkeypatch.setattr(benchmark_step.Step, "run", run)
+    out = tmp_path / "result.json"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark_step.main([*SMALL.split(), "--neighbors=3", f"--out={out}"])
+    rows = json.loads(out.read_text())["results"]
+    assert len(rows) == len(set(calls))
+    assert all(len(row["losses"]) == benchmark_step.CHECKED + 1 for row in rows)
+    assert all(row["ms"] > 0 for row in rows)
+
+
 def test_another_loss_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(
         neighbor_head,

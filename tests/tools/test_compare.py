@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.command import call, load_tool, tools_in_process
+from helpers.tiny import REPOSITORY
 
 from snclr_mm.datasets import ImageFolder
 
@@ -251,6 +252,16 @@ def test_bad_options(options, message, capsys):
     with pytest.raises(SystemExit):
         compare.parse_args(options)
     assert message in capsys.readouterr().err
+
+
+def test_configs_without_epochs_or_labels():
+    folder = REPOSITORY / "configs/small_images"
+    for name, missing in (
+        ("snclr_r18-half_1xb128-1500i_tree-crowns.py", "train_cfg.max_epochs"),
+        ("snclr_r18-half_1xb128-25e_garment-scenes.py", "val_cfg.bank_dataloader"),
+    ):
+        with pytest.raises(SystemExit, match=f"{name}: .* there is no {missing}"):
+            compare.main([str(folder / name)])
 
 
 def test_splits_larger_than_the_data(digits_root, tmp_path):

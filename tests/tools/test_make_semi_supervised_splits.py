@@ -143,6 +143,12 @@ def test_dataset_without_files(digits_root, tmp_path, run):
     assert sorted(Counter(dataset.get_gt_labels()).values()) == [14] * 7 + [15] * 3
 
 
+def test_options_without_a_value(capsys):
+    with pytest.raises(SystemExit):
+        splits.parse_args([str(CONFIG), "out", "--cfg-options", "a=1", "b"])
+    assert "b must be key=value" in capsys.readouterr().err
+
+
 def test_data_that_cannot_be_split(image_folder, tmp_path, run):
     config = tmp_path / "config.py"
     dataset = dict(type="ImageFolder", data_root=str(image_folder))

@@ -40,8 +40,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add("--percent", nargs="+", type=float, default=[1, 10])
     add("--seed", type=int, default=0, help="of the draw")
     text = "of the config"
-    add("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    add("--cfg-options", nargs="+", type=pair, default=[], metavar="KEY=VALUE", help=text)
     return parser.parse_args(argv)
+
+
+def pair(option: str) -> tuple[str, str]:
+    """Key and value of an option."""
+    key, sign, value = option.partition("=")
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"{option} must be key=value")
+    return key, value
 
 
 if __name__ == "__main__":
@@ -182,8 +190,7 @@ def write(path: Path, keys: list[str], labels: dict[str, int]) -> str:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     try:
-        pairs = (option.split("=", 1) for option in args.cfg_options)
-        options = {key: DictAction._parse_iterable(value) for key, value in pairs}
+        options = {k: DictAction._parse_iterable(v) for k, v in args.cfg_options}
         labels = read_labels(args.data, options)
         splits = {}
         for source in args.lists or []:

@@ -18,7 +18,7 @@ optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.2, momentum=0.9, nesterov=True, weight_decay=0.0)
 )
 param_scheduler = [
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True)
+    dict(type="CosineAnnealingLR", convert_to_iter_based=True)
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30)
 val_cfg = dict()

@@ -31,6 +31,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={"head.": dict(lr_mult=10)}),
 )
 param_scheduler = [
-    dict(type="CosineAnnealingLR", by_epoch=True, begin=0, convert_to_iter_based=True)
+    dict(type="CosineAnnealingLR", convert_to_iter_based=True)
 ]
 custom_hooks = []  # no queue

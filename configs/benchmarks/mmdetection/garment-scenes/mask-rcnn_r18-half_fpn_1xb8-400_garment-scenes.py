@@ -105,8 +105,8 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=4e-3, weight_decay=1e-2)
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=400),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50),
 ]
 train_cfg = dict(
     _delete_=True, type="IterBasedTrainLoop", max_iters=400, val_interval=50

@@ -1,100 +1,31 @@
 # Faster R-CNN on a ResNet-18 at half width, for the tiles of
-# tools/data/prepare_tree_crowns.py: 400 steps of 4 tiles, minutes on a CPU core.
-_base_ = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+# tools/data/prepare_tree_crowns.py: the Mask R-CNN of the garment scenes without masks,
+# 400 steps of 4 tiles, minutes on a CPU core.
+_base_ = "../garment-scenes/mask-rcnn_r18-half_fpn_1xb8-400_garment-scenes.py"
 
-custom_imports = dict(imports=["snclr_mm"], allow_failed_imports=False)
-
-norm_cfg = dict(type="SyncBN", requires_grad=True)
 model = dict(
-    data_preprocessor=dict(pad_size_divisor=8),
-    backbone=dict(
-        depth=18,
-        stem_channels=32,
-        base_channels=32,
-        frozen_stages=-1,
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        init_cfg=dict(type="Pretrained", checkpoint="", prefix="backbone."),
-    ),
-    neck=dict(
-        in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4, norm_cfg=norm_cfg
-    ),
-    rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
-    ),
+    type="FasterRCNN",
+    data_preprocessor=dict(pad_mask=False),
     roi_head=dict(
-        bbox_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=2), out_channels=64, finest_scale=28
-        ),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=1),
+        bbox_head=dict(num_classes=1), mask_roi_extractor=None, mask_head=None
     ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=32)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)),
+    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
 )
 
 data_root = "data/tree-crowns/"
-metainfo = dict(classes=("tree",))
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(type="RandomFlip", prob=0.5, direction=["horizontal", "vertical"]),
-    dict(type="PackDetInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale_factor=1.0),  # the head asks for the factor
-    dict(type="LoadAnnotations", with_bbox=True),
-    dict(
-        type="PackDetInputs",
-        meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-    ),
-]
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    sampler=dict(type="InfiniteSampler"),
-    batch_sampler=None,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file="annotations/train.json",
-        data_prefix=dict(img="train/"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    dataset=dict(
-        data_root=data_root,
-        metainfo=metainfo,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="val/"),
-        pipeline=test_pipeline,
-    ),
-)
+metainfo = dict(_delete_=True, classes=("tree",))
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].with_mask = False
+train_pipeline[2].direction = ["horizontal", "vertical"]
+test_pipeline = _base_.test_pipeline
+test_pipeline[2].with_mask = False
+data = dict(data_root=data_root, metainfo=metainfo)
+train_dataloader = dict(batch_size=4, dataset=dict(data, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(data, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + "annotations/val.json")
+val_evaluator = dict(ann_file=data_root + "annotations/val.json", metric="bbox")
 test_evaluator = val_evaluator
+del data
 
-optim_wrapper = dict(
-    optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-2)
-)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=400),
-]
-train_cfg = dict(
-    _delete_=True, type="IterBasedTrainLoop", max_iters=400, val_interval=50
-)
-default_hooks = dict(
-    logger=dict(interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=1),
-)
-log_processor = dict(by_epoch=False)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 auto_scale_lr = dict(base_batch_size=4)

@@ -30,7 +30,7 @@ model = dict(
 
 train_cfg = dict(max_iters=24000, val_interval=24000)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=100),
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=100),
     dict(
         type="MultiStepLR",
         begin=0,
