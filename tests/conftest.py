@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import yapf.yapflib.yapf_api
 from filelock import FileLock
 from helpers.command import SMALL_PICTURES, tool
 from helpers.tiny import REPOSITORY
@@ -24,6 +25,9 @@ from hypothesis import settings
 from mmengine.registry import init_default_scope
 
 import snclr_mm  # noqa: F401
+
+# MMEngine formats a config several times in a run, which takes longer than training.
+yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, 0)
 
 # Generated cases of each test that Hypothesis runs, the same in each run. New ones, and
 # many: pytest -m hypothesis --hypothesis-profile=thorough

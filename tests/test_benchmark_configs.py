@@ -1,6 +1,5 @@
 """configs/benchmarks/classification: from a pretraining checkpoint to an accuracy."""
 
-import os
 import re
 import runpy
 import sys
@@ -32,14 +31,6 @@ DIFFERENT = [
 ]
 LINEAR = "linear_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
 FINETUNE = "finetune_resnet-tiny_1xb128-coslr-20e_fashion-mnist.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unformatted_configs():
-    """Spare each Runner the seconds that MMEngine's pretty-printing takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, 0))
-        yield
 
 
 def load(name, choice=""):
@@ -325,7 +316,6 @@ def test_semi_supervised(digits_root, pretrained, tmp_path):
 
 def train_on_rank(rank, arguments):
     """tools/train.py on one of two ranks."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
     run_train(*arguments, "--launcher=pytorch")
 
 

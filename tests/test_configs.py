@@ -85,10 +85,8 @@ class Watch(Hook):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trains_and_evaluates(family, image_folder, tmp_path, monkeypatch):
+def test_trains_and_evaluates(family, image_folder, tmp_path):
     cfg = shrink(load(FAMILIES[family]), image_folder, tmp_path)
-    # What a Runner logs and dumps; to format it takes longer than to train.
-    monkeypatch.setattr(Config, "pretty_text", "")
     runner = build_runner(cfg)
     watch = Watch()
     runner.register_hook(watch)

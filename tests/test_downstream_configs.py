@@ -95,8 +95,6 @@ class Start(Hook):
 @pytest.mark.parametrize("path, choice", PUBLISHED)
 def test_every_tensor_arrives(path, choice, roots, checkpoints, tmp_path, monkeypatch):
     """And the data fit; those of TRAINED then take a step and are evaluated."""
-    # What a Runner logs and dumps; to format it takes longer than to train.
-    monkeypatch.setattr(Config, "pretty_text", "")
     name = "vit-small" if "vit" in path else "resnet50"
     checkpoint = checkpoints(name)
     cfg = load(path, choice)

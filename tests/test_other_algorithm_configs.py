@@ -67,12 +67,6 @@ BACKBONE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def unformatted_log(monkeypatch):
-    """A Runner prints its config several times, and yapf takes longer than training."""
-    monkeypatch.setattr(Config, "pretty_text", property(repr))
-
-
 def load(name):
     if "timm" in name:
         pytest.importorskip("timm")

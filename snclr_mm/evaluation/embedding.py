@@ -100,7 +100,8 @@ def embed(
 
     Raises:
         UnreadableImageError: If one of the given paths is no image.
-        ValueError: If there is no image, if a feature is not finite, or as :func:`load_model` says.
+        ValueError: If there is no image, if a feature is not finite, or as
+            :func:`load_model` says.
     """
     from snclr_mm.checkpoints.saved_model import load_model
 

@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import pytest
 from helpers.tiny import build_runner, tiny_config
-from mmengine.config import Config
 
 from snclr_mm.cli.config_checks import check_config, explain_build
 
@@ -60,7 +59,6 @@ def mutations(recipe):
 
 @pytest.mark.slow
 def test_nonsense_is_refused_and_named(digits_root, tmp_path, monkeypatch):
-    monkeypatch.setattr(Config, "pretty_text", "")
     recipe = tiny_config(
         digits_root,
         tmp_path,

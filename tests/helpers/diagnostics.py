@@ -1,15 +1,13 @@
 """Trains the tiny config with diagnostics, beside a record of what they observe."""
 
-import os
-
-import torch
 import torch.nn.functional as F
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
+from mmpretrain.utils import get_ori_model
 
-from helpers.tiny import FIXED_VIEWS, build_runner, tiny_config
+from helpers.tiny import FIXED_VIEWS, build_runner, norm_free, tiny_config
 
 DIAGNOSTICS = (
     "OnlineLinearProbeHook",
@@ -42,7 +40,7 @@ class Recorder(Hook):
         self._staged, self._count = [], 0
 
     def before_train(self, runner):
-        model = model_of(runner)
+        model = get_ori_model(runner.model)
         for name in ("backbone", "neck"):
             module = getattr(model, name)
             module.register_forward_hook(
@@ -91,7 +89,7 @@ class Recorder(Hook):
         self.steps.append({"labels": labels, **step})
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        queue = getattr(model_of(runner).head, "queue", None)
+        queue = getattr(get_ori_model(runner.model).head, "queue", None)
         if queue is None or queue.num_staged > 0:
             return
         if queue.count > self._count:
@@ -103,14 +101,6 @@ class Recorder(Hook):
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
-class BFloat16OptimWrapper(OptimWrapper):
-    """AmpOptimWrapper refuses CPUs."""
-
-    def optim_context(self, model):
-        return torch.autocast("cpu", torch.bfloat16)
-
-
-@OPTIM_WRAPPERS.register_module(force=True)
 class SkippingOptimWrapper(OptimWrapper):
     """Skips each third step, as a loss scaler does after an overflow."""
 
@@ -118,10 +108,6 @@ class SkippingOptimWrapper(OptimWrapper):
         self.steps = getattr(self, "steps", 0) + 1
         if self.steps % 3:
             super().step(**kwargs)
-
-
-def model_of(runner):
-    return getattr(runner.model, "module", runner.model)
 
 
 def last_of(output):
@@ -203,18 +189,11 @@ def set_algorithm(cfg, name):
     }[name]
 
 
-def rank_environment(rank, world_size):
-    """What a launcher sets."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
-
-
 def comparable(world_size):
     """Overrides for training that does not depend on the number of ranks.
 
     12 images per step, no random views, no batch statistics.
     """
-    group_norm = dict(type="GN", num_groups=1)
-    no_norm = dict(norm_cfg=group_norm, with_last_bn=False)
     return {
         "launcher": "pytorch" if world_size > 1 else "none",
         "train_dataloader__batch_size": 12 // world_size,
@@ -222,7 +201,5 @@ def comparable(world_size):
         "train_dataloader__sampler__shuffle": False,
         "train_dataloader__dataset__pipeline": FIXED_VIEWS,
         "optim_wrapper__optimizer": dict(_delete_=True, type="SGD", lr=0.1),
-        "model__backbone__norm_cfg": group_norm,
-        **{f"model__neck__{k}": v for k, v in no_norm.items()},
-        **{f"model__head__predictor__{k}": v for k, v in no_norm.items()},
+        **norm_free(),
     }

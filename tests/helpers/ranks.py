@@ -2,12 +2,14 @@
 
 import io
 import multiprocessing
+import os
 import tempfile
 import traceback
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from mmengine.registry import init_default_scope
 
 
 def run_on_ranks(world_size, function, *args, start="fork", backend="gloo"):
@@ -53,6 +55,10 @@ def run_on_ranks(world_size, function, *args, start="fork", backend="gloo"):
 
 def _work(rank, world_size, folder, backend, function, args):
     torch.set_num_threads(1)
+    os.environ.update(  # what a launcher sets
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size)
+    )
+    init_default_scope("mmpretrain")
     if backend == "nccl":
         torch.cuda.set_device(rank)
     dist.init_process_group(

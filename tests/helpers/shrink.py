@@ -22,8 +22,6 @@ AT_MOST = {
     "max_iters": 2,
     "val_interval": 1,
     "epoch_queue_starts": 0,
-    "begin": 0,
-    "end": 1,
     # model
     "depth": 18,
     "in_channels": WIDTH,

@@ -13,6 +13,7 @@ from snclr_mm.cli import (
     prepare_torch,
     set_dataloader_defaults,
 )
+from snclr_mm.cli.schedules import fit_schedule
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
@@ -105,5 +106,6 @@ def build_runner(cfg):
     prepare_torch()
     load_checkpoints_safely()
     set_dataloader_defaults(cfg)
+    fit_schedule(cfg)
     adapt_to_machine(cfg)
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)

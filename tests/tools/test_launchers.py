@@ -8,7 +8,6 @@ from helpers.command import run
 from helpers.ranks import run_on_ranks
 from helpers.tiny import CONFIG, REPOSITORY, build_runner
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 
 @pytest.fixture
@@ -94,8 +93,6 @@ def test_two_nodes_train_as_one(image_folder, tmp_path):
 
 
 def train_rank(rank, config, work_dir):
-    init_default_scope("mmpretrain")
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
     cfg = Config.fromfile(config)
     cfg.launcher, cfg.work_dir = "pytorch", str(work_dir)
     build_runner(cfg).train()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 
@@ -20,9 +21,7 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 def box_of(mask: np.ndarray) -> list[int]:
     """The box around a mask that is not empty: x, y, width, height in pixels."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
+    return list(cv2.boundingRect(mask.astype(np.uint8)))
 
 
 def check_empty(root: Path) -> None:

@@ -39,8 +39,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--percent", nargs="+", type=float, default=[1, 10])
     add("--seed", type=int, default=0, help="of the draw")
-    text = "of the config"
-    add("--cfg-options", nargs="+", type=pair, default=[], metavar="KEY=VALUE", help=text)
+    add(
+        "--cfg-options", nargs="+", type=pair, default=[], metavar="KEY=VALUE",
+        help="of the config",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -17,9 +17,7 @@ train_dataloader = dict(batch_size=128)
 optim_wrapper = dict(
     optimizer=dict(type="SGD", lr=0.2, momentum=0.9, nesterov=True, weight_decay=0.0)
 )
-param_scheduler = [
-    dict(type="CosineAnnealingLR", convert_to_iter_based=True)
-]
+param_scheduler = [dict(type="CosineAnnealingLR", convert_to_iter_based=True)]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=30)
 val_cfg = dict()
 test_cfg = dict()

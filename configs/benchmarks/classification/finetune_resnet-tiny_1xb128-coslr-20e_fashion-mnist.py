@@ -30,7 +30,5 @@ optim_wrapper = dict(
     # The classifier starts from nothing.
     paramwise_cfg=dict(custom_keys={"head.": dict(lr_mult=10)}),
 )
-param_scheduler = [
-    dict(type="CosineAnnealingLR", convert_to_iter_based=True)
-]
+param_scheduler = [dict(type="CosineAnnealingLR", convert_to_iter_based=True)]
 custom_hooks = []  # no queue

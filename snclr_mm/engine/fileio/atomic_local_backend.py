@@ -44,9 +44,8 @@ class AtomicLocalBackend(LocalBackend):
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        if os.name == "posix":  # only there can a folder's entries be forced to disk
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

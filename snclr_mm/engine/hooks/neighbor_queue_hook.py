@@ -8,7 +8,7 @@ from mmpretrain.utils import get_ori_model
 from snclr_mm.models import NeighborHead, NeighborQueue
 
 from .step_guard_hook import StepGuardHook, wrappers
-from .utils import clean_up_after_errors, find_modules
+from .utils import check_at_least, clean_up_after_errors, find_modules
 
 RANK_QUEUES = "neighbor_queue_ranks"
 
@@ -54,21 +54,13 @@ class NeighborQueueHook(Hook):
         min_fill: int | float = 0,
         max_skipped_steps: int = 100,
     ) -> None:
-        given = {
-            "start_epoch": (start_epoch, 0),
-            "min_fill": (min_fill, 0),
-            "max_skipped_steps": (max_skipped_steps, 1),
-        }
-        for name, (value, least) in given.items():
-            if value < least:
-                raise ValueError(
-                    f"NeighborQueueHook.{name}={value} must be at least {least} "
-                    "(config key custom_hooks)."
-                )
-        if isinstance(min_fill, float) and min_fill > 1:
+        check_at_least(self, "start_epoch", start_epoch, 0)
+        check_at_least(self, "max_skipped_steps", max_skipped_steps)
+        if min_fill < 0 or (isinstance(min_fill, float) and min_fill > 1):
             raise ValueError(
-                f"NeighborQueueHook.min_fill={min_fill} is a share of the queue's "
-                "length, 0.0 to 1.0; give an int for a number of rows."
+                f"NeighborQueueHook.min_fill={min_fill} must be an int of at least 0, "
+                "a number of rows, or a float from 0.0 to 1.0, the share of the "
+                "queue's length (config key custom_hooks)."
             )
         self.start_epoch = start_epoch
         self.min_fill = min_fill

@@ -26,7 +26,7 @@ from .utils import clean_up_after_errors
 #: The exit code of a run that was stopped by a signal and can go on: EX_TEMPFAIL.
 EXIT_CODE = 75
 STOPPED = "stopped_at_iter_{}.pth"
-SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 #: What torchrun and Slurm set where they start a run again.
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
@@ -80,10 +80,8 @@ class RobustCheckpointHook(CheckpointHook):
         self._child_handler = None
         self._wait_for_data()
         if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
-                number = getattr(signal, name, None)  # Windows has not all of them
-                if number is not None:
-                    self._handlers[number] = signal.signal(number, self._on_signal)
+            for number in SIGNALS:
+                self._handlers[number] = signal.signal(number, self._on_signal)
 
     def before_train_epoch(self, runner) -> None:
         """Note that the epoch before is complete, with all that hooks do at its end."""

@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import numpy as np
@@ -129,8 +128,6 @@ def test_the_loss_scale_goes_on(digits_root, tmp_path, wrapper, monkeypatch):
 
 
 def on_two_ranks(rank, data_root, folder, overrides):
-    world = dict(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
-    os.environ.update(world)
     torch.manual_seed(1)
     return interrupted(
         data_root,
@@ -204,7 +201,6 @@ def test_another_epoch_length_is_refused(digits_root, tmp_path):
 
 def next_loss(rank, data_root, work_dir, ranks, resume):
     """Train to the end of epoch 1, or one step from there; the loss of that step."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(ranks))
     cfg = tiny_config(
         data_root,
         work_dir,

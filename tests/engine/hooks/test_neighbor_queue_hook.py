@@ -1,6 +1,5 @@
 import contextlib
 import copy
-import itertools
 
 import pytest
 import torch
@@ -10,8 +9,7 @@ from helpers.tiny import CONFIG, FIXED_VIEWS, build_runner, norm_free, tiny_conf
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmpretrain.registry import HOOKS, OPTIM_WRAPPERS
+from mmpretrain.registry import HOOKS
 
 from snclr_mm.engine import NeighborQueueHook
 from snclr_mm.models import NeighborQueue
@@ -60,23 +58,6 @@ class Probe(Hook):
         self.enqueued.append(queue_of(runner).count.item())
         if runner.iter == self.stop_at:
             raise KeyboardInterrupt
-
-
-@OPTIM_WRAPPERS.register_module(force=True)
-class CPUScalerOptimWrapper(OptimWrapper):
-    """What AmpOptimWrapper does on a GPU, with torch's CPU scaler."""
-
-    def __init__(self, init_scale, **kwargs):
-        super().__init__(**kwargs)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
-
-    def backward(self, loss, **kwargs):
-        self.scaler.scale(loss).backward(**kwargs)
-        self._inner_count += 1
-
-    def step(self, **kwargs):
-        self.scaler.step(self.optimizer, **kwargs)
-        self.scaler.update()
 
 
 def queue_of(runner):
@@ -146,28 +127,6 @@ def test_gradient_accumulation_commits_at_the_optimizer_step(digits_root, tmp_pa
     _, probe = train(digits_root, tmp_path, optim_wrapper__accumulative_counts=3)
     # 8 iterations: steps after the 3rd, the 6th, and the last.
     assert probe.enqueued == [0, 0, 96, 96, 96, 192, 192, 256]
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_step_that_the_loss_scaler_skips_is_not_enqueued(digits_root, tmp_path, fused):
-    # A fused optimizer's step() is called also for a step that it then skips.
-    runner, probe = train(
-        digits_root,
-        tmp_path,
-        optim_wrapper=dict(
-            type="CPUScalerOptimWrapper",
-            init_scale=2.0**127,
-            optimizer=dict(fused=fused),
-        ),
-    )
-    # Gradients overflow until the scale has been halved often enough.
-    assert probe.enqueued[0] == 0
-    assert probe.enqueued[-1] > 0
-    steps = [b - a for a, b in itertools.pairwise([0, *probe.enqueued])]
-    assert set(steps) == {0, 32}
-    # A skipped step leaves the weights alone: the optimizer has no state for it.
-    (state, *_) = runner.optim_wrapper.optimizer.state.values()
-    assert state["step"] == sum(step > 0 for step in steps)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -354,7 +313,7 @@ def test_a_model_without_a_queue_warns(digits_root, tmp_path):
     [
         (dict(start_epoch=-1), "start_epoch=-1 .*custom_hooks"),
         (dict(min_fill=-1), "min_fill=-1"),
-        (dict(min_fill=1.5), r"min_fill=1\.5 is a share"),
+        (dict(min_fill=1.5), r"min_fill=1\.5 .* the share"),
         (dict(max_skipped_steps=0), "max_skipped_steps=0"),
     ],
 )
@@ -369,9 +328,6 @@ def test_min_fill_beyond_the_queue(digits_root, tmp_path):
 
 
 def train_rank(rank, data_root, work_dir, world_size, overrides, **hooks):
-    import os
-
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
     runner, probe = train(
         data_root,
         work_dir,
@@ -595,12 +551,18 @@ def test_a_best_checkpoint_leaves_the_regular_one_its_queues(digits_root, tmp_pa
     assert torch.equal(rows, torch.stack([first, second]))
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @on_each_device
-def test_float16_with_a_loss_scaler(digits_root, tmp_path, wrapper):
-    _, probe = train(
+def test_step_that_the_loss_scaler_skips(digits_root, tmp_path, wrapper, fused):
+    # A fused optimizer's step() is called also for a step that it then skips.
+    runner, probe = train(
         digits_root,
         tmp_path,
         optim_wrapper__type=wrapper,
         optim_wrapper__loss_scale=OVERFLOWS_ONCE,
+        optim_wrapper__optimizer__fused=fused,
     )
     assert probe.enqueued == [0, 32, 64, 96, 128, 160, 192, 224]
+    # A skipped step leaves the weights alone: the optimizer has not counted it.
+    (state, *_) = runner.optim_wrapper.optimizer.state.values()
+    assert state["step"] == 7

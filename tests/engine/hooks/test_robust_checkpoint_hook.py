@@ -132,18 +132,17 @@ def test_a_restart_resumes(digits_root, tmp_path, finished, name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name",
+    "number",
     [
-        "SIGUSR1",
+        signal.SIGUSR1,
         *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in robust_checkpoint_hook.SIGNALS
-            if name != "SIGUSR1"
+            pytest.param(number, marks=pytest.mark.slow)
+            for number in robust_checkpoint_hook.SIGNALS
+            if number != signal.SIGUSR1
         ),
     ],
 )
-def test_a_signal_stops_a_run_that_can_go_on(digits_root, tmp_path, name):
-    number = getattr(signal, name)
+def test_a_signal_stops_a_run_that_can_go_on(digits_root, tmp_path, number):
     handler = signal.getsignal(number)
     with pytest.raises(SystemExit) as stopped:
         train(digits_root, tmp_path, kill=dict(number=number, iteration=5))

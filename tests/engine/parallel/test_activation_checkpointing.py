@@ -1,13 +1,10 @@
 """The stack's own options, with two views per image and under DDP."""
 
-import os
-
 import pytest
 import torch
 from helpers.models import RESNET, VIT, neck, soft_head
 from helpers.ranks import run_on_ranks
 from helpers.tiny import build_runner, tiny_config
-from mmengine.registry import init_default_scope
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from mmpretrain.registry import MODELS
 
@@ -21,8 +18,6 @@ OPTIONS = {
 
 
 def train_rank(rank, data_root, work_dir):
-    init_default_scope("mmpretrain")
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE="2")
     states = {}
     for name, option in OPTIONS.items():
         folder = work_dir / name

@@ -1,6 +1,5 @@
 """FSDP through MMEngine's FlexibleRunner, on CPU processes: as DDP does it."""
 
-import os
 from copy import deepcopy
 from unittest import mock
 
@@ -11,7 +10,6 @@ from helpers.ranks import run_on_ranks
 from helpers.tiny import FIXED_VIEWS, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import init_default_scope
 from mmpretrain.registry import HOOKS
 from PIL import Image
 from torch.distributed.fsdp._common_utils import HandleTrainingState
@@ -58,8 +56,6 @@ class Losses(Hook):
 
 def train(rank, world_size, data_root, work_dir, overrides, fsdp, **wrapper):
     """Train; returns losses, queue, and numbers of elements of this rank."""
-    init_default_scope("mmpretrain")
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
     cfg = tiny_config(
         data_root, work_dir, launcher="pytorch", **{**VIT, **DATA, **overrides}
     )

@@ -1,5 +1,3 @@
-import os
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,12 +11,6 @@ from snclr_mm.models.ops.gather import ALL_GATHER
 
 IMAGES = 101  # not a multiple of any number of ranks
 KS = (20, 100)  # with 3 ranks a share of the bank has 68 rows, fewer than 100
-
-
-@pytest.fixture(autouse=True)
-def no_pretty_text(monkeypatch):
-    """To format a config for the log takes longer than to evaluate."""
-    monkeypatch.setattr(Config, "pretty_text", "")
 
 
 def knn_config(data_root, work_dir, **overrides):
@@ -76,7 +68,6 @@ def test_queries_and_bank_are_different_images(digits_root, tmp_path):
 
 def rank_runner(rank, world_size, data_root, work_dir, **overrides):
     """A Runner of this rank, with the same weights on each."""
-    os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world_size))
     launcher = "pytorch" if world_size > 1 else "none"
     cfg = knn_config(data_root, work_dir, launcher=launcher, **overrides)
     runner = build_runner(cfg)

@@ -3,9 +3,8 @@
 from functools import cache
 
 import pytest
-from helpers.diagnostics import comparable, find, rank_environment, train
+from helpers.diagnostics import comparable, find, train
 from helpers.ranks import run_on_ranks
-from mmengine.registry import init_default_scope
 
 WATCHED = (
     dict(type="OnlineLinearProbeHook", window=3),
@@ -104,8 +103,6 @@ def watched_ranks(digits_root, tmp_path_factory):
 
 
 def train_rank(rank, world_size, data_root, work_dir, overrides):
-    init_default_scope("mmpretrain")
-    rank_environment(rank, world_size)
     runner = train(
         data_root,
         work_dir,

@@ -11,8 +11,6 @@ from helpers.diagnostics import (
     DIAGNOSTICS,
     comparable,
     find,
-    model_of,
-    rank_environment,
     scalar,
     train,
 )
@@ -21,6 +19,7 @@ from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
 from torch import nn
 
 import snclr_mm.engine as engine
@@ -71,7 +70,7 @@ def everything(runner):
     """All that the training may depend on, after it."""
     python = random.getstate()[1]
     return {
-        "model": model_of(runner).state_dict(),
+        "model": get_ori_model(runner.model).state_dict(),
         "optimizer": runner.optim_wrapper.state_dict(),
         "losses": runner.message_hub.get_scalar("train/loss").data[0].tolist(),
         "generators": (torch.get_rng_state(), np.random.get_state()[1], python),
@@ -85,7 +84,7 @@ def assert_same_bits(actual, expected):
 ADAM = dict(type="Adam", lr=0.01)  # it has state, which must stay the probe's own
 OPTIONS = dict(
     model__channels_last=True,
-    optim_wrapper__type="BFloat16OptimWrapper",
+    optim_wrapper__type="CPUAmpOptimWrapper",
     optim_wrapper__accumulative_counts=2,
 )
 
@@ -144,7 +143,6 @@ def test_training_is_the_same_to_the_bit(digits_root, tmp_path, algorithm, overr
 
 
 def train_rank(rank, data_root, work_dir, hooks):
-    rank_environment(rank, 2)
     runner = train(data_root, work_dir, hooks, recorder=False, **comparable(2))
     return everything(runner), logged(runner)
 

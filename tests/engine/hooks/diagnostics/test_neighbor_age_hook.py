@@ -1,6 +1,7 @@
 import pytest
 import torch
-from helpers.diagnostics import find, model_of, scalar
+from helpers.diagnostics import find, scalar
+from mmpretrain.utils import get_ori_model
 
 
 def brute_force(steps, keys, length):
@@ -26,7 +27,7 @@ def brute_force(steps, keys, length):
 def test_equals_brute_force(watched, scenario):
     runner = watched(scenario)
     recorder = find(runner, "Recorder")
-    length = model_of(runner).head.queue.length
+    length = get_ori_model(runner.model).head.queue.length
     age, relative = brute_force(recorder.steps, recorder.keys, length)
     assert len(age) >= 7
     assert scalar(runner, "neighbor_age") == pytest.approx(age)

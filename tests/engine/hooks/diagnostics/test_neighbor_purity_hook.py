@@ -1,7 +1,8 @@
 import pytest
 import torch
-from helpers.diagnostics import find, model_of, scalar, train
+from helpers.diagnostics import find, scalar, train
 from helpers.tiny import tiny_config
+from mmpretrain.utils import get_ori_model
 
 from snclr_mm.engine.hooks.diagnostics.neighbor_purity_hook import QueueLabels
 from snclr_mm.models import NeighborQueue
@@ -59,7 +60,7 @@ def test_equals_brute_force(watched, scenario):
         assert 0 < counts[-1][1] < 2 * 14 * 4
     else:
         assert counts[-1][1] == pairs
-    queue = model_of(runner).head.queue
+    queue = get_ori_model(runner.model).head.queue
     assert queue.count > queue.length  # old rows were written over
     # Of the 12 iterations with skipped steps 8 are left.
     assert queue.count == 32 * (12 if scenario == "accumulates" else 8)
@@ -91,7 +92,9 @@ def test_heads_of_other_methods(digits_root, tmp_path, head, k):
     assert -1 <= similarity <= 1
     (log,) = tmp_path.glob("*/*.log")
     warm_up = (
-        "plain InfoNCE" if model_of(runner).head.starts_as_info_nce else "that of no"
+        "plain InfoNCE"
+        if get_ori_model(runner.model).head.starts_as_info_nce
+        else "that of no"
     )
     assert f"warm-up, the loss is {warm_up}" in log.read_text()
 
