@@ -11,6 +11,7 @@ from helpers.configs import load as load_config
 from helpers.tiny import CONFIG, REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -290,6 +291,20 @@ def train_on_digits(name, digits_root, work_dir, epochs, channels, stages):
     runner.register_hook(watch)
     runner.train()
     return runner, watch
+
+
+def test_what_does_not_decay():
+    """By name and type, so that it holds for FSDP's flat parameters, too."""
+    cfg = load("snclr_convnext-tiny_8xb512-300e_in1k")
+    shrink_model(cfg)
+    model = MODELS.build(cfg.model)
+    keys = ("optimizer", "paramwise_cfg")
+    options = {key: cfg.optim_wrapper[key] for key in keys}
+    wrapper = build_optim_wrapper(model, dict(options, type="OptimWrapper"))
+    decays = {p: g["weight_decay"] for g in wrapper.param_groups for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert (decays[parameter] > 0) == (parameter.ndim > 1), name
 
 
 WITHOUT_MOMENTUM = [name for name in CONFIGS if name.startswith(("simsiam", "simclr"))]

@@ -46,6 +46,10 @@ TRANSFER_METRICS = {
     "mIoU": ("mIoU", 1),
 }
 RANDOM, PRETRAINED, HALF = ("random", "pretrained", "pretrained, half the steps")
+#: What an option sets in the configs, by the end of the key.
+SET_BY = {
+    "seeds": "randomness.seed", "epochs": "max_epochs", "images": "dataset.indices",
+}  # fmt: skip
 #: Options that say nothing where transfer is compared.
 ONLY_PRETRAINING = (
     "epochs", "images", "holdout", "vary", "protocols", "per_class", "draws",
@@ -102,6 +106,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--vary needs a key and at least one value")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {args.seeds}: each seed once")
+    keys = [*args.cfg_options, *(key for key, *_ in args.vary)]
+    for name, end in SET_BY.items():
+        twice = [key for key in keys if getattr(args, name) and key.endswith(end)]
+        if twice:
+            parser.error(f"{twice[0]} is what --{name} sets: give one of them")
+    if args.holdout and not args.images:
+        parser.error("--holdout needs --images, or the images held out are trained on")
     folder = "comparison"
     if args.pretrained:
         args.pretrained = str(Path(args.pretrained).resolve())
@@ -125,11 +136,9 @@ if __name__ == "__main__":
 import snclr_mm  # noqa: F401  (first: it makes mmpretrain importable)
 
 # isort: split
-import numpy as np
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 from mmpretrain.utils import register_all_modules
 
@@ -138,9 +147,11 @@ from snclr_mm.cli import (
     clear_pretrained,
     dataloaders,
     find_config,
+    merge_options,
     read_config,
     set_pretrained,
 )
+from snclr_mm.evaluation import comes_by_class, describe_images
 from snclr_mm.visualization import plot_comparison, plot_transfer, read_metrics
 
 
@@ -196,12 +207,12 @@ def list_arms(args: argparse.Namespace) -> list[Arm]:
 def build_config(arm: Arm, seed: int, args: argparse.Namespace) -> Config:
     """The complete training config of a run."""
     cfg = read_config(arm.config)
-    options = {**args.cfg_options, **arm.options, "randomness.seed": seed}
-    cfg.merge_from_dict(options)
+    merge_options(cfg, {**args.cfg_options, **arm.options})
     if args.pretrained:
         set_start(cfg, arm, args.pretrained)
     else:
         set_budget(cfg, args)
+    cfg.merge_from_dict({"randomness.seed": seed})
     return cfg
 
 
@@ -274,7 +285,7 @@ def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
     """Raise an error if there is no data, too little, or not that of the work_dir.
 
     Returns:
-        dict[str, dict]: For data.json: :func:`describe_data` by config key.
+        dict[str, dict]: For data.json: what the images are, by config key.
     """
     check_data_roots(cfg)
     if args.pretrained:
@@ -285,7 +296,13 @@ def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
         whole = loader.dataset
         if "indices" in whole:
             whole = {**whole, "indices": None}
-        found[f"{key}.dataset"] = describe_data(DATASETS.build(whole))
+        dataset = DATASETS.build(whole)
+        found[f"{key}.dataset"] = describe_images(dataset, range(len(dataset)))
+        if args.images and comes_by_class(dataset):
+            raise SystemExit(
+                f"--images {args.images}: {key}.dataset has its images class by class, "
+                "and the first ones would be of few classes: leave it out."
+            )
     size = found["val_cfg.bank_dataloader.dataset"]["images"]
     if (args.images or 0) + (args.holdout or 0) > size:
         raise SystemExit(
@@ -302,25 +319,6 @@ def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
             "another --work-dir, take the same data, or remove the folder."
         )
     return found
-
-
-def describe_data(dataset: BaseDataset) -> dict:
-    """Number of images, and a digest of up to 10,000 of them and of their labels.
-
-    Of files it takes the name below the data's folder and the size, so that the folder
-    may be moved.
-    """
-    digest = hashlib.sha256()
-    for row in range(0, len(dataset), -(-len(dataset) // 10000)):
-        info = dataset.get_data_info(row)
-        if "img_path" in info:
-            path = info["img_path"]
-            size = os.path.getsize(path) if os.path.exists(path) else None
-            image = f"{os.path.relpath(path, dataset.data_root)} {size}".encode()
-        else:
-            image = np.asarray(info["img"]).tobytes()
-        digest.update(image + str(info.get("gt_label")).encode())
-    return {"images": len(dataset), "sha256": digest.hexdigest()}
 
 
 def run_tool(name: str, options: Sequence, folder: Path, slot: int, jobs: int) -> None:

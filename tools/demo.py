@@ -61,7 +61,7 @@ from mmengine.dataset import default_collate
 from mmengine.device import get_device
 from torch import nn
 
-from snclr_mm.cli import build_runner, set_dataloader_defaults
+from snclr_mm.cli import build_runner, merge_options, set_dataloader_defaults
 from snclr_mm.evaluation import Pixels, Split, build_splits
 from snclr_mm.evaluation.protocols import (
     ProtocolSettings,
@@ -106,7 +106,8 @@ def build_config(args: argparse.Namespace) -> Config:
         options[f"{loader}.dataset.data_root"] = str(args.data_root)
         if loader != "val_dataloader":
             options[f"{loader}.dataset.indices"] = args.images
-    cfg.merge_from_dict({**options, **args.cfg_options})
+    cfg.merge_from_dict(options)
+    merge_options(cfg, args.cfg_options)
     set_dataloader_defaults(cfg)
     return cfg
 

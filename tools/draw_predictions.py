@@ -47,6 +47,7 @@ from snclr_mm.cli import (
     build_runner,
     check_data_roots,
     load_config,
+    merge_options,
     set_dataloader_defaults,
 )
 
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     if cfg.get("default_scope") not in ("mmdet", "mmseg"):
         raise SystemExit(f"{args.config} is not of MMDetection or MMSegmentation.")
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options)
     set_dataloader_defaults(cfg)
     check_data_roots(cfg, stages=["test"])
     with build_runner(cfg, args.trust_checkpoint) as runner:

@@ -6,6 +6,8 @@ protocol computes. Results are written as soon as they are there.
 """
 
 import argparse
+import hashlib
+import itertools
 import json
 import os
 from dataclasses import fields
@@ -125,19 +127,22 @@ from torch import nn
 from snclr_mm.cli import (
     check_data_roots,
     check_pretrained,
+    dataloaders,
     explain_refusal,
     explain_sizes,
     load_checkpoints_safely,
+    merge_options,
     read_config,
     set_image_folders,
 )
-from snclr_mm.datasets import set_to_rgb
+from snclr_mm.datasets import holds_rgb, sees_rgb, set_to_rgb
 from snclr_mm.evaluation import (
     FeatureCache,
     Pixels,
     Split,
     build_splits,
     check_knn,
+    describe_images,
     hash_weights,
 )
 from snclr_mm.evaluation.protocols import (
@@ -154,14 +159,15 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     if args.data is not None:
         data = read_config(args.data)
+        # Normalisation is the network's, the order of the channels the data's.
+        files = not any(holds_rgb(part.dataset) for part in dataloaders(data).values())
+        turn = sees_rgb(cfg) == files
+        set_to_rgb(cfg, (data.get("data_preprocessor") or {}).get("to_rgb", turn))
         for key in DATA_KEYS:
             cfg[key] = data.get(key)
-        # Normalisation is the network's, the order of the channels the data's.
-        if "to_rgb" in data.get("data_preprocessor", {}):
-            set_to_rgb(cfg, data.data_preprocessor.to_rgb)
     if args.data_root is not None:
         set_image_folders(cfg, args.data_root, args.val_data_root)
-    cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     cfg.model.setdefault("data_preprocessor", cfg.get("data_preprocessor") or {})
     return cfg
 
@@ -210,7 +216,8 @@ def default_out(cfg: Config, args: argparse.Namespace) -> Path:
         folder = Path(cfg.get("work_dir") or Path("work_dirs") / Path(args.config).stem)
         name = "pixels" if args.checkpoint == "pixels" else f"random{args.seed}"
     else:
-        folder, name = Path(args.checkpoint).parent, Path(args.checkpoint).stem
+        file = Path(args.checkpoint)
+        folder, name = Path() if "://" in args.checkpoint else file.parent, file.stem
     data = args.data or args.val_data_root
     data = f"_{Path(data).stem}" if data else ""
     return folder / f"{name}{data}_{split}.json"
@@ -224,12 +231,20 @@ def write(path: Path, record: dict) -> None:
 
 
 def read_results(path: Path, identity: dict) -> dict:
-    """Results of other protocols that an earlier call wrote for the same features."""
+    """Results of other protocols that an earlier call wrote for the same features.
+
+    A file with results of other features gets another name.
+    """
     if not path.exists():
         return {}
     record = json.loads(path.read_text())
-    same = all(record.get(key) == value for key, value in identity.items())
-    return record["results"] if same else {}
+    if all(record.get(key) == value for key, value in identity.items()):
+        return record["results"]
+    files = (path.with_name(f"{path.stem}.old{i}.json") for i in itertools.count(1))
+    free = next(file for file in files if not file.exists())
+    path.rename(free)
+    print(f"{path} had results of other features or data: they are in {free} now.")
+    return {}
 
 
 def print_tables(results: list[dict]) -> None:
@@ -283,8 +298,8 @@ def main(argv: list[str] | None = None) -> dict:
         identity[name] = {
             "dataloader": folder or args.data or args.config,
             "dataset": f"{split.name}.dataset",
-            "first": split.rows.start,
-            "images": len(split.rows),
+            "settings": hashlib.sha256(repr(split.config).encode()).hexdigest(),
+            **describe_images(split.dataset, split.rows),
         }
     out.parent.mkdir(parents=True, exist_ok=True)
     results = read_results(out, identity)

@@ -1,6 +1,7 @@
 # ReSSL (Zheng et al., NeurIPS 2021), ResNet-50, ImageNet, 200 epochs; not run. Widths,
-# Q, temperatures, momentum and LR (0.05 x batch / 256, 5 epochs of warm-up) are the
-# paper's; views, batch and weight decay are those of the MSF config.
+# Q, temperatures, LR (0.05 x batch / 256, 5 epochs of warm-up) and momentum, though it
+# rises to 1 here, are the paper's; views, batch and weight decay are those of the MSF
+# config.
 _base_ = "msf_r50_8xb32-200e_in1k.py"
 
 model = dict(

@@ -8,6 +8,10 @@ model = dict(
 )
 # No decay of norms, biases and layer scales, as in ConvNeXt's own recipe.
 optim_wrapper = dict(
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0)
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={".gamma": dict(decay_mult=0.0)},
+    )
 )
 find_unused_parameters = False  # which only MoCoV3ViT needs

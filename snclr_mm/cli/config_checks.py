@@ -81,10 +81,11 @@ SINGLE = ("interval", "max_keep_ckpts")
 LIBRARIES = ("mmdet", "mmseg")
 #: Keys whose dicts name no component, though they may have a ``type``.
 PLAIN = {"clip_grad", "paramwise_cfg", "metainfo", "policies"}
-#: Beside the arguments of the Runner, what the tools read at a config's top.
+#: Beside the arguments of the Runner, what is read at a config's top.
 TOP_KEYS = {
-    "auto_scale_lr", "data_preprocessor", "find_unused_parameters",
-    "model_wrapper_cfg", "runner_type", "strategy",
+    "activation_checkpointing", "auto_scale_lr", "compile", "data_preprocessor",
+    "efficient_conv_bn_eval", "find_unused_parameters", "model_wrapper_cfg",
+    "runner_type", "strategy", "sync_bn",
 }  # fmt: skip
 ANY = "**"
 SEQUENCES = (list, tuple, Sequence)
@@ -153,19 +154,31 @@ def check_config(cfg: Config) -> None:
 
 
 def merge_options(cfg: Config, options: dict | None) -> None:
-    """Merge ``--cfg-options``, each of which must begin with a key that exists.
+    """Merge ``--cfg-options``, each of which must begin with a key that is read.
+
+    Variables of the config's file are not: its values are computed by now.
 
     Raises:
-        ValueError: For another key, with the nearest one.
+        ValueError: For another key, with those that end like it, or the nearest one.
     """
-    known = _top_keys() | cfg.keys()
+    known = _top_keys()
     for key in options or {}:
         first = key.split(".")[0]
-        if first not in known:
+        if first in known:
+            continue
+        if first not in cfg:
             raise ValueError(
                 f"--cfg-options {key}: the config has no key {first!r}"
                 f"{_suggest(first, known)}."
             )
+        parts = {name: cfg[name] for name in known & cfg.keys()}
+        places = [place for place in _places(parts) if place.endswith(f".{key}")]
+        raise ValueError(
+            f"--cfg-options {key}: {first!r} is a variable of the config's file, and "
+            "its values have been used by now; set the keys that are made of it"
+            + (f" ({', '.join(places[:3])})" if places else "")
+            + ", or change the file."
+        )
     cfg.merge_from_dict(options or {})
 
 
@@ -206,6 +219,14 @@ def _find_keys(cfg: dict, key: str = "") -> dict[str, list[str]]:
         elif name == "type" and isinstance(item, str):
             found.setdefault(item, []).append(key.rstrip("."))
     return found
+
+
+def _places(node, key: str = "") -> Iterator[str]:
+    """The config keys of all settings."""
+    for name, item in node.items() if isinstance(node, dict) else enumerate(node):
+        yield f"{key}{name}"
+        if isinstance(item, dict | list | tuple):
+            yield from _places(item, f"{key}{name}.")
 
 
 def _top_keys() -> set[str]:

@@ -13,17 +13,33 @@ def fit_schedule(cfg: Config) -> list[str]:
         cfg (Config): Complete; changed in place.
 
     Returns:
-        list[str]: Which schedulers do not end, or do not begin, for the log.
+        list[str]: What does not end, or does not begin, for the log.
+
+    Raises:
+        ValueError: If a scheduler counts epochs in a training that counts iterations,
+            which for MMEngine is one epoch.
     """
     notes, loop = [], cfg.get("train_cfg") or {}
     schedulers = cfg.get("param_scheduler") or []
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
         unit = "epochs" if scheduler.get("by_epoch", True) else "iters"
-        length = loop.get(f"max_{unit}")
+        length, key = loop.get(f"max_{unit}"), f"param_scheduler.{i}"
         if length is None:
+            ends = "end" in scheduler and scheduler.get("convert_to_iter_based")
+            if unit == "epochs" and "max_iters" in loop and not ends:
+                raise ValueError(
+                    f"{key} ({scheduler.type}) counts epochs, but train_cfg iterations "
+                    f"(max_iters={loop.max_iters}): set {key}.by_epoch=False, its "
+                    "begin in iterations, and leave convert_to_iter_based out."
+                )
             continue
         begin, end = scheduler.get("begin", 0), scheduler.get("end", length)
-        key = f"param_scheduler.{i}"
+        late = [step for step in scheduler.get("milestones", []) if step >= length]
+        if late:
+            notes.append(
+                f"{key}.milestones {late} are never reached: training ends at "
+                f"train_cfg.max_{unit}={length}."
+            )
         if begin >= length:
             scheduler.setdefault("end", begin + 1)
             notes.append(
@@ -37,4 +53,11 @@ def fit_schedule(cfg: Config) -> list[str]:
                 + f", and {key}.T_max={length - begin}" * ("T_max" in scheduler)
                 + "."
             )
+    saving = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if "max_iters" in loop and saving.get("by_epoch", True):
+        notes.append(
+            "The only checkpoint is that of the end: default_hooks.checkpoint counts "
+            "epochs, but train_cfg iterations; set default_hooks.checkpoint.by_epoch="
+            "False, and its interval in iterations."
+        )
     return notes

@@ -1,6 +1,7 @@
 from .dataset_configs import (
     find_test_pipeline,
     holds_rgb,
+    sees_rgb,
     set_to_rgb,
     single_datasets,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "find_test_pipeline",
     "holds_rgb",
     "labeled_subset",
+    "sees_rgb",
     "set_to_rgb",
     "single_datasets",
 ]

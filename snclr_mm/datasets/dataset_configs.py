@@ -39,10 +39,18 @@ def holds_rgb(dataset: Any) -> bool:
     return getattr(kind, "__name__", str(kind)).rpartition(".")[2] in RGB_DATASETS
 
 
+def sees_rgb(cfg: Config) -> bool:
+    """Whether the network of a pretraining config gets RGB images, and not BGR."""
+    part = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
+    training = cfg.get("train_dataloader")
+    return (training and holds_rgb(training.dataset)) != part.get("to_rgb", False)
+
+
 def set_to_rgb(cfg: Config, to_rgb: bool) -> None:
     """Whether the data preprocessor, the model's or the config's, swaps channels."""
     part = cfg.model if cfg.model.get("data_preprocessor") else cfg
-    part.setdefault("data_preprocessor", {})["to_rgb"] = to_rgb
+    given = part.get("data_preprocessor") or {}
+    part["data_preprocessor"] = {**given, "to_rgb": to_rgb}
 
 
 def expect_bgr(cfg: Config) -> None:

@@ -7,7 +7,7 @@ from .linear_probe import sweep_linear_probe
 from .multi_linear_accuracy import MultiLinearAccuracy
 from .pixels import Pixels, drop_equal_channels
 from .retrieval import retrieval_metrics
-from .splits import Split, build_splits
+from .splits import Split, build_splits, comes_by_class, describe_images
 from .svm import SHOTS, largest_shot, linear_svm, low_shot_svm
 from .weighted_knn import check_knn, knn_grid, weighted_knn
 
@@ -20,6 +20,8 @@ __all__ = [
     "Split",
     "build_splits",
     "check_knn",
+    "comes_by_class",
+    "describe_images",
     "drop_equal_channels",
     "embed",
     "extract_features",

@@ -1,6 +1,10 @@
+import hashlib
+import os
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import NamedTuple
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, default_collate
 from mmpretrain.datasets import MultiLabelDataset
@@ -14,7 +18,7 @@ class Split(NamedTuple):
     name: str  # the dataloader's config key, for messages
     config: dict  # of the dataset
     dataset: BaseDataset
-    rows: range
+    rows: Sequence[int]
     dataloader: DataLoader
 
     @property
@@ -42,7 +46,8 @@ def build_splits(
         holdout (int | None): Test on the last images of the training split instead, and
             train on those before them. Defaults to None.
         train_images (int | None): Train on the first images only. Defaults to None,
-            all of them.
+            all of them. Where images come class by class, as those of folders do, the
+            first and the last are those of a fixed permutation.
 
     Returns:
         tuple[Split, Split]: Training and test images.
@@ -79,15 +84,45 @@ def build_splits(
                 f"{option} {value}: must be between 1 and {limit}; {key}.dataset has "
                 f"{size} images" + (f", {holdout} held out." if holdout else ".")
             )
-    train = _build(key, train_set, range(train_images or end), bank)
+    order = range(size)
+    if (holdout or train_images) and comes_by_class(train_set):
+        order = np.random.default_rng(0).permutation(size).tolist()
+    train = _build(key, train_set, order[: train_images or end], bank)
     if holdout is None:
         test_set = DATASETS.build(queries.dataset)
         rows = range(len(test_set))
         return train, _build(f"{split}_dataloader", test_set, rows, queries)
-    return train, _build(key, train_set, range(end, size), bank)
+    return train, _build(key, train_set, order[end:], bank)
 
 
-def _build(name: str, dataset: BaseDataset, rows: range, loader: dict) -> Split:
+def comes_by_class(dataset: BaseDataset) -> bool:
+    """Whether all images of the first class come first, then those of the next ..."""
+    if isinstance(dataset, MultiLabelDataset):
+        return False
+    labels = [dataset.get_data_info(i).get("gt_label") for i in range(len(dataset))]
+    return None not in labels and bool((np.diff(labels) >= 0).all())
+
+
+def describe_images(dataset: BaseDataset, rows: Sequence[int]) -> dict:
+    """Number of images, and a digest of up to 10,000 of them and of their labels.
+
+    Of files it takes the name below the data's folder and the size, so that the folder
+    may be moved.
+    """
+    digest = hashlib.sha256()
+    for row in rows[:: -(-len(rows) // 10000)]:
+        info = dataset.get_data_info(row)
+        if "img_path" in info:
+            path = info["img_path"]
+            size = os.path.getsize(path) if os.path.exists(path) else None
+            image = f"{os.path.relpath(path, dataset.data_root)} {size}".encode()
+        else:
+            image = np.asarray(info["img"]).tobytes()
+        digest.update(image + str(info.get("gt_label")).encode())
+    return {"images": len(rows), "sha256": digest.hexdigest()}
+
+
+def _build(name: str, dataset: BaseDataset, rows: Sequence[int], loader: dict) -> Split:
     dataset.full_init()
     options = {"batch_size", "num_workers", "pin_memory"} & loader.keys()
     dataloader = DataLoader(

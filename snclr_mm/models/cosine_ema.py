@@ -29,6 +29,8 @@ class ForeachCosineEMA(CosineEMA):
     def __init__(self, model: nn.Module, *args, **kwargs) -> None:
         super().__init__(model, *args, **kwargs)
         self._steps = 0  # mirrors `steps`
+        #: Length of the training; NeighborQueueHook sets it.
+        self.max_iters: int | None = None
 
     @torch.compiler.disable
     @torch.no_grad()
@@ -55,9 +57,11 @@ class ForeachCosineEMA(CosineEMA):
         """The weight of the new parameters in the next update.
 
         Raises:
-            RuntimeError: If ``max_iters`` is not in MMEngine's message hub.
+            RuntimeError: If :attr:`max_iters` is not set and not in the message hub of
+                the Runner that was built last, where CosineEMA looks.
         """
-        max_iters = MessageHub.get_current_instance().get_info("max_iters")
+        hub = MessageHub.get_current_instance()
+        max_iters = self.max_iters or hub.get_info("max_iters")
         if not max_iters:
             raise RuntimeError(
                 "The momentum's cosine schedule needs the length of training. "

@@ -126,8 +126,8 @@ class NeighborQueue(BaseModule):
         bad = int((~good).sum())
         if bad:
             raise ValueError(
-                f"{bad} of {len(rows)} keys hold values that are not finite, or too "
-                "large to be normalised; nothing was enqueued. Look at the training "
+                f"{bad} of {len(rows)} keys cannot be normalised: they are zero, too "
+                "large, or not finite. Nothing was enqueued. Look at the training "
                 "loss (config keys optim_wrapper.optimizer.lr, "
                 "optim_wrapper.loss_scale)."
             )
@@ -277,7 +277,7 @@ class NeighborQueue(BaseModule):
         keys = keys.to(torch.promote_types(keys.dtype, torch.float32))
         norm = keys.norm(dim=1, keepdim=True)
         rows = (keys / norm.clamp_min(1e-12)).to(self.features)
-        return rows, norm.isfinite()[:, 0]
+        return rows, (norm.isfinite() & (norm > 1e-12))[:, 0]
 
     def _write(self, rows: Tensor) -> None:
         start = self._count + max(0, len(rows) - self.length)

@@ -3,7 +3,7 @@ from copy import deepcopy
 import mmpretrain
 import pytest
 from helpers.command import load_tool
-from helpers.tiny import CONFIG
+from helpers.tiny import CONFIG, REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
@@ -111,6 +111,16 @@ def test_options_of_unknown_keys(recipe):
     merge_options(cfg, {"model.head.num_neighbors": 5, "resume": True})
     assert (cfg.model.head.num_neighbors, cfg.resume) == (5, True)
     merge_options(cfg, None)
+
+
+def test_options_for_variables_of_the_file():
+    """They have been used by now: to set them would change nothing."""
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r50_8xb256.py")
+    with pytest.raises(ValueError, match=r"variable of .* \(model.head.temperature"):
+        merge_options(cfg, {"temperature": 0.2})
+    with pytest.raises(ValueError, match="'views' is a variable of the config's file"):
+        merge_options(cfg, {"views.0.crop.scale": 160})
+    merge_options(cfg, {"compile": True, "activation_checkpointing": ["backbone"]})
     with pytest.raises(ValueError, match="no key 'modle'; did you mean model"):
         merge_options(cfg, {"modle.head.num_neighbors": 5})
 

@@ -1,5 +1,6 @@
 import pytest
-from helpers.tiny import build_runner, tiny_config
+from helpers.tiny import REPOSITORY, build_runner, tiny_config
+from mmengine.config import Config
 
 from snclr_mm.cli.schedules import fit_schedule
 
@@ -56,7 +57,19 @@ def test_steps_and_epochs(digits_root, tmp_path):
     cfg = tiny_config(digits_root, tmp_path)
     assert fit_schedule(cfg) == []
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=20)
-    (note,) = fit_schedule(cfg)
-    assert "param_scheduler.0.end=50" in note and "train_cfg.max_iters=20" in note
+    with pytest.raises(ValueError, match=r"param_scheduler.1 \(Cosine.* counts"):
+        fit_schedule(cfg)
+    cfg.param_scheduler[1] = dict(
+        type="MultiStepLR", by_epoch=False, milestones=[9, 20]
+    )
+    warm_up, steps, checkpoints = fit_schedule(cfg)
+    assert "param_scheduler.0.end=50" in warm_up and "train_cfg.max_iters=20" in warm_up
+    assert steps.startswith("param_scheduler.1.milestones [20] are never reached")
+    assert "default_hooks.checkpoint.by_epoch" in checkpoints
     cfg.train_cfg = cfg.param_scheduler = None
     assert fit_schedule(cfg) == []
+
+
+def test_recipes_fit():
+    for path in (REPOSITORY / "configs").glob("*/snclr*.py"):
+        assert fit_schedule(Config.fromfile(path)) == [], path

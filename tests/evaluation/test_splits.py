@@ -45,6 +45,24 @@ def test_holdout(cfg):
     assert (train.rows, test.rows) == (range(100), range(1400, 1437))
 
 
+def test_images_that_come_class_by_class(cfg, image_folder):
+    """48 images of a folder, the first 24 of one class and the others of another."""
+    bank = cfg.val_cfg.bank_dataloader
+    pipeline = [dict(type="LoadImage"), dict(type="PackInputs")]
+    bank.dataset = dict(
+        type="ImageFolder",
+        data_root=str(image_folder),
+        with_label=True,
+        pipeline=pipeline,
+    )
+    train, test = build_splits(cfg, holdout=12, train_images=24)
+    assert not {*train.rows} & {*test.rows}
+    assert {*labels(train)} == {*labels(test)} == {0, 1}
+    assert (len(labels(train)), len(labels(test))) == (24, 12)
+    again, _ = build_splits(cfg, holdout=12)
+    assert again.rows[:24] == train.rows
+
+
 def test_config_without_bank(cfg, digits_root):
     """As stock MMPretrain configs are: training images, unaugmented."""
     cfg.val_cfg = dict()

@@ -8,6 +8,7 @@ from helpers.command import call, load_tool, tools_in_process
 from helpers.tiny import REPOSITORY
 
 from snclr_mm.datasets import ImageFolder
+from snclr_mm.evaluation import describe_images
 
 compare = load_tool("compare.py")
 
@@ -141,10 +142,14 @@ def test_data_are_files_by_name_and_size(tmp_path):
     for folder in ("a/x", "b/x"):
         (tmp_path / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / folder / "1.png"), np.zeros((4, 4, 3), np.uint8))
+
+    def describe(dataset):
+        return describe_images(dataset, range(len(dataset)))
+
     one, moved = (ImageFolder(data_root=str(tmp_path / name)) for name in "ab")
-    assert compare.describe_data(one) == compare.describe_data(moved)
+    assert describe(one) == describe(moved)
     cv2.imwrite(str(tmp_path / "b/x/1.png"), np.eye(4, dtype=np.uint8))
-    assert compare.describe_data(one) != compare.describe_data(moved)
+    assert describe(one) != describe(moved)
 
 
 def test_another_evaluation_needs_no_training(comparison, digits_root, capsys):
@@ -246,6 +251,8 @@ def test_mean_and_spread():
         (["--jobs=0"], "--jobs 0"),
         (["--seeds", "1", "1"], "each seed once"),
         (["--vary", "model.head.temperature"], "--vary needs"),
+        (["--vary", "randomness.seed", "1"], "what --seeds sets"),
+        (["--holdout=100"], "--holdout needs --images"),
     ],
 )
 def test_bad_options(options, message, capsys):

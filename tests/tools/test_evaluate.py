@@ -176,9 +176,11 @@ def test_holdout_never_reads_the_test_images(run, checkpoint, digits_root, tmp_p
     assert record["test"] == {
         "dataloader": str(CONFIG),
         "dataset": "val_cfg.bank_dataloader.dataset",
-        "first": 1137,
+        "settings": record["train"]["settings"],
         "images": 300,
+        "sha256": record["test"]["sha256"],
     }
+    assert record["test"]["sha256"] != record["train"]["sha256"]
     assert record["train"]["images"] == 800
     assert (tmp_path / "epoch_1_holdout.json").exists()
 
@@ -221,6 +223,22 @@ def test_results_are_kept(run, checkpoint, tmp_path):
     assert record["results"]["knn"] == knn
     other = run("random", *options, "linear")
     assert list(other["results"]) == ["linear"]
+    assert json.loads((tmp_path / "result.old1.json").read_text()) == record
+
+
+def test_results_of_other_data_are_not_mixed_in(run, checkpoint, digits_root, tmp_path):
+    other = shutil.copytree(digits_root, tmp_path / "data")
+    options = [f"--out={tmp_path / 'result.json'}", "--protocols"]
+    run(checkpoint, *options, "knn", data=data_options(other))
+    labels = next(other.glob("t10k-labels*"))
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x09")
+    again = run(checkpoint, *options, "linear", data=data_options(other))
+    assert list(again["results"]) == ["linear"]
+    pipeline = "val_dataloader.dataset.pipeline"
+    more = [*data_options(other), f"{pipeline}.1.scale=14"]
+    again = run(checkpoint, *options, "knn", data=more)
+    assert list(again["results"]) == ["knn"]
+    assert len(list(tmp_path.glob("result*.json"))) == 3
 
 
 class Evil:
@@ -352,6 +370,19 @@ def test_data_of_another_config(run, checkpoint, photos_config, tmp_path, monkey
     assert preprocessor.to_rgb is False  # the data's
     assert preprocessor.mean == [72.94, 72.94, 72.94]  # the network's
     assert (tmp_path / "epoch_1_photos_val.json").exists()
+
+
+def test_channels_of_data_that_do_not_name_them(photos_config):
+    """Files are read as BGR, and CIFAR's images are stored as RGB."""
+    text = photos_config.read_text()
+    photos_config.write_text(text.replace("data_preprocessor = dict(to_rgb=False)", ""))
+    cifar = "configs/snclr_resnet-tiny_1xb128_cifar100.py"
+    for config, turned in ((REPOSITORY / cifar, True), (photos_config, False)):
+        command = [str(config), "random", f"--data={photos_config}"]
+        if config == photos_config:  # a network that sees BGR
+            config.write_text(config.read_text() + "\nmodel = dict(type='SNCLR')")
+        cfg = evaluate.load_config(evaluate.parse_args(command))
+        assert cfg.model.data_preprocessor.to_rgb is turned
 
 
 def test_options_reach_the_preprocessor(photos_config):

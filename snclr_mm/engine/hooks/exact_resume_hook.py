@@ -65,8 +65,13 @@ class ExactResumeHook(DistSamplerSeedHook):
         checkpoint["meta"][DATA] = _describe_data(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Take over the order of the data; compute the schedules from the config."""
+        """Take over the order of the data; compute the schedules from the config.
+
+        A new run from these weights (``load_from``) begins its momentum's schedule.
+        """
         if not runner._resume:
+            for part in ("state_dict", "ema_state_dict"):
+                _restart_averages(checkpoint.get(part, {}))
             return
         saved, data = checkpoint["meta"].get(DATA), _describe_data(runner)
         if not isinstance(saved, dict):  # it was written without this hook
@@ -184,6 +189,14 @@ def seed_everything(*numbers: int) -> None:
     random.seed(int(first))
     np.random.seed(second)
     torch.manual_seed(int(third))
+
+
+def _restart_averages(state: dict) -> None:
+    """Set the steps of momentum branches to 1; at 0 they would be made anew."""
+    for name in [key for key in state if key.endswith(".steps")]:
+        prefix = name.removesuffix("steps") + "module."
+        if any(key.startswith(prefix) for key in state):
+            state[name] = state[name].clamp(max=1)
 
 
 def _by_epoch(runner) -> bool:

@@ -5,7 +5,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 from mmpretrain.utils import get_ori_model
 
-from snclr_mm.models import NeighborHead, NeighborQueue
+from snclr_mm.models import ForeachCosineEMA, NeighborHead, NeighborQueue
 
 from .step_guard_hook import StepGuardHook, wrappers
 from .utils import check_at_least, clean_up_after_errors, find_modules
@@ -81,6 +81,8 @@ class NeighborQueueHook(Hook):
         model = get_ori_model(runner.model)
         self._queues = find_modules(model, NeighborQueue)
         self._heads = list(find_modules(model, NeighborHead).values())
+        for average in find_modules(model, ForeachCosineEMA).values():
+            average.max_iters = runner.max_iters
         if not self._queues:
             runner.logger.warning(
                 "NeighborQueueHook: the model has no NeighborQueue, nothing to fill."

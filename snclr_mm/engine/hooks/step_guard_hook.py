@@ -115,7 +115,7 @@ class StepGuardHook(Hook):
         reason = (
             "the loss scaler (optim_wrapper.loss_scale) refused it"
             if scaled
-            else "its loss, features or gradients are not finite"
+            else "its loss, features or gradients are not finite, or a key is zero"
         )
         runner.logger.warning(
             f"Step {runner.iter + 1} was skipped on all ranks: {reason} "

@@ -2,6 +2,7 @@ from functools import partial
 
 from mmengine._strategy import FSDPStrategy
 from mmengine.model import BaseAveragedModel
+from mmengine.optim import BaseOptimWrapper
 from mmengine.registry import STRATEGIES
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
@@ -24,8 +25,25 @@ class ResumableFSDPStrategy(FSDPStrategy):
         kwargs: As for FSDPStrategy, e.g. ``model_wrapper`` and ``state_dict_cfg``.
 
     Raises:
-        ValueError: If the momentum branch would not be updated.
+        ValueError: If the momentum branch would not be updated, or the optimizer has
+            settings that need whole parameters.
     """
+
+    def build_optim_wrapper(self, optim_wrapper, model=None) -> BaseOptimWrapper:
+        """Refuse what needs whole parameters: each rank has parts, in one dimension."""
+        if isinstance(optim_wrapper, dict):
+            given = {
+                "paramwise_cfg.flat_decay_mult": optim_wrapper.get("paramwise_cfg"),
+                "clip_grad": optim_wrapper,
+            }
+            for key, part in given.items():
+                if key.rpartition(".")[2] in (part or {}):
+                    raise ValueError(
+                        f"optim_wrapper.{key} does not work with FSDP: each rank has "
+                        "flat parts of the parameters. Leave it out (for "
+                        "flat_decay_mult, name the parameters in custom_keys)."
+                    )
+        return super().build_optim_wrapper(optim_wrapper, model)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Give each rank its shard of an optimizer's state.

@@ -199,6 +199,34 @@ def test_another_epoch_length_is_refused(digits_root, tmp_path):
         run(digits_root, tmp_path, resume=True, train_dataloader__batch_size=32)
 
 
+@pytest.mark.parametrize("algorithm", ["SNCLR", "MoCoV3"])
+def test_a_new_run_from_weights_begins_its_own_schedules(
+    digits_root, tmp_path, algorithm
+):
+    """Also that of the momentum, whose step is part of the weights."""
+    kind = dict(model__type=algorithm)
+    first, _ = run(digits_root, tmp_path / "first", **kind)
+    assert first["state_dict"]["momentum_encoder.steps"] == 8
+    path = str(next((tmp_path / "first").glob("epoch_2.pth")))
+    shares = []
+
+    @HOOKS.register_module(name="Shares", force=True)
+    class Shares(Hook):
+        def before_train_iter(self, runner, *_, **__):
+            encoder = runner.model.momentum_encoder
+            if runner.iter == 0:
+                name = "momentum_encoder.module.0.conv1.weight"
+                moved = first["state_dict"][name]
+                assert torch.equal(runner.model.state_dict()[name], moved)
+            shares.append(int(encoder.steps))
+
+    more = dict(load_from=path, default_hooks__shares=dict(type="Shares"))
+    second, _ = run(digits_root, tmp_path / "second", **kind, **more)
+    assert shares == list(range(1, 9))
+    encoder = second["state_dict"]["momentum_encoder.module.0.conv1.weight"]
+    assert not torch.equal(encoder, second["state_dict"]["backbone.conv1.weight"])
+
+
 def next_loss(rank, data_root, work_dir, ranks, resume):
     """Train to the end of epoch 1, or one step from there; the loss of that step."""
     cfg = tiny_config(

@@ -88,6 +88,16 @@ def train(data_root, work_dir, hook=None, probe=None, **overrides):
     return runner, probe
 
 
+def test_two_runners_keep_their_own_length(digits_root, tmp_path):
+    """MMEngine's message hub is that of the Runner that was built last."""
+    short = build_runner(tiny_config(digits_root, tmp_path / "short"))
+    build_runner(tiny_config(digits_root, tmp_path / "long", train_cfg__max_epochs=9))
+    short.train()
+    average = short.model.momentum_encoder
+    assert int(average.steps) == 8
+    assert average.current_momentum() == pytest.approx(0, abs=1e-6)
+
+
 def test_commits_both_views_after_each_step(digits_root, tmp_path):
     runner, probe = train(digits_root, tmp_path)
     assert probe.enqueued == [32 * i for i in range(1, 9)]

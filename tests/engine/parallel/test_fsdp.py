@@ -164,6 +164,18 @@ def test_lars_is_refused(digits_root, tmp_path):
         run_on_ranks(1, train, 1, digits_root, tmp_path, lars, True)
 
 
+@pytest.mark.parametrize(
+    "option, key",
+    [
+        (dict(optim_wrapper__clip_grad=dict(max_norm=1.0)), "clip_grad"),
+        (dict(optim_wrapper__paramwise_cfg=dict(flat_decay_mult=0.0)), "flat_decay_mu"),
+    ],
+)
+def test_what_needs_whole_parameters_is_refused(digits_root, tmp_path, option, key):
+    with pytest.raises(RuntimeError, match=f"ValueError: optim_wrapper.*{key}"):
+        run_on_ranks(1, train, 1, digits_root, tmp_path, option, True)
+
+
 def train_in_vain(rank, *args):
     """What FSDP settings that do not update the momentum branch raise."""
     messages = []
