@@ -46,10 +46,14 @@ TRANSFER_METRICS = {
     "mIoU": ("mIoU", 1),
 }
 RANDOM, PRETRAINED, HALF = ("random", "pretrained", "pretrained, half the steps")
-#: What an option sets in the configs, by the end of the key.
+#: What options set in the configs.
 SET_BY = {
-    "seeds": "randomness.seed", "epochs": "max_epochs", "images": "dataset.indices",
-}  # fmt: skip
+    "randomness.seed": "seeds",
+    "train_cfg.max_epochs": "epochs",
+    "train_dataloader.dataset.indices": "images",
+    "val_cfg.bank_dataloader.dataset.indices": "images",
+    "val_dataloader.dataset.indices": "holdout",
+}
 #: Options that say nothing where transfer is compared.
 ONLY_PRETRAINING = (
     "epochs", "images", "holdout", "vary", "protocols", "per_class", "draws",
@@ -106,13 +110,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--vary needs a key and at least one value")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {args.seeds}: each seed once")
-    keys = [*args.cfg_options, *(key for key, *_ in args.vary)]
-    for name, end in SET_BY.items():
-        twice = [key for key in keys if getattr(args, name) and key.endswith(end)]
-        if twice:
-            parser.error(f"{twice[0]} is what --{name} sets: give one of them")
-    if args.holdout and not args.images:
-        parser.error("--holdout needs --images, or the images held out are trained on")
+    for key in [*args.cfg_options, *(key for key, *_ in args.vary)]:
+        name = SET_BY.get(key)
+        if name and getattr(args, name):
+            parser.error(f"{key} is what --{name} sets: give one of them")
     folder = "comparison"
     if args.pretrained:
         args.pretrained = str(Path(args.pretrained).resolve())
@@ -126,6 +127,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if len(args.configs) != 1:
             parser.error("--pretrained takes one config, of detection or segmentation")
         folder = f"transfer/{Path(args.configs[0]).stem}"
+    elif args.holdout and not args.images:
+        parser.error("--holdout needs --images, or the images held out are trained on")
     args.work_dir = (args.work_dir or Path("work_dirs", folder)).resolve()
     return args
 
@@ -301,7 +304,8 @@ def check_data(cfg: Config, args: argparse.Namespace) -> dict[str, dict]:
         if args.images and comes_by_class(dataset):
             raise SystemExit(
                 f"--images {args.images}: {key}.dataset has its images class by class, "
-                "and the first ones would be of few classes: leave it out."
+                "and the first ones would be of few classes: leave --images and "
+                "--holdout out."
             )
     size = found["val_cfg.bank_dataloader.dataset"]["images"]
     if (args.images or 0) + (args.holdout or 0) > size:

@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     merge_options(cfg, args.cfg_options)
     set_dataloader_defaults(cfg)
     check_data_roots(cfg, stages=["test"])
-    with build_runner(cfg, args.trust_checkpoint) as runner:
+    with build_runner(cfg, args.trust_checkpoint, training=False) as runner:
         try:
             runner.load_checkpoint(args.checkpoint, strict=True)
         except RuntimeError as error:

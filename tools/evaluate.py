@@ -209,6 +209,13 @@ def check(
         )
 
 
+def hash_settings(split: Split) -> str:
+    """SHA-256 of the dataset's config, wherever the data are."""
+    places = ("data_root", "cache_dir")
+    settings = {k: v for k, v in split.config.items() if k not in places}
+    return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+
 def default_out(cfg: Config, args: argparse.Namespace) -> Path:
     """CHECKPOINT_SPLIT.json; of the references in the config's work_dir."""
     split = args.split if args.holdout is None else "holdout"
@@ -230,21 +237,24 @@ def write(path: Path, record: dict) -> None:
     unfinished.replace(path)
 
 
-def read_results(path: Path, identity: dict) -> dict:
-    """Results of other protocols that an earlier call wrote for the same features.
+def read_results(path: Path, identity: dict) -> dict | None:
+    """Results that an earlier call wrote for the same features.
 
-    A file with results of other features gets another name.
+    None where the file has results of others.
     """
     if not path.exists():
         return {}
     record = json.loads(path.read_text())
-    if all(record.get(key) == value for key, value in identity.items()):
-        return record["results"]
+    same = all(record.get(key) == value for key, value in identity.items())
+    return record["results"] if same else None
+
+
+def keep(path: Path) -> None:
+    """Give a file another name."""
     files = (path.with_name(f"{path.stem}.old{i}.json") for i in itertools.count(1))
     free = next(file for file in files if not file.exists())
     path.rename(free)
     print(f"{path} had results of other features or data: they are in {free} now.")
-    return {}
 
 
 def print_tables(results: list[dict]) -> None:
@@ -282,10 +292,6 @@ def main(argv: list[str] | None = None) -> dict:
     settings = ProtocolSettings(**{k: v for k, v in given.items() if v is not None})
     check(splits, args, settings)
     model = build_model(cfg, args)
-    cache = args.feature_cache and FeatureCache(args.feature_cache, cfg.model)
-    with explain_sizes(f"{args.split}_dataloader"):
-        train, test = extract_pair(model, splits, args.device, cache)
-
     out = args.out or default_out(cfg, args)
     identity = {
         "config": args.config,
@@ -298,14 +304,22 @@ def main(argv: list[str] | None = None) -> dict:
         identity[name] = {
             "dataloader": folder or args.data or args.config,
             "dataset": f"{split.name}.dataset",
-            "settings": hashlib.sha256(repr(split.config).encode()).hexdigest(),
+            "settings": hash_settings(split),
             **describe_images(split.dataset, split.rows),
         }
+    cache = args.feature_cache and FeatureCache(args.feature_cache, cfg.model)
+    with explain_sizes(f"{args.split}_dataloader"):
+        train, test = extract_pair(model, splits, args.device, cache)
+
     out.parent.mkdir(parents=True, exist_ok=True)
     results = read_results(out, identity)
+    others, results = results is None, results or {}
     for name in args.protocols:
         results[name] = run_protocol(name, train, test, settings)
         record = {**identity, "summary": summarize(results), "results": results}
+        if others:
+            keep(out)
+            others = False
         write(out, record)
 
     print(

@@ -80,7 +80,7 @@ print(f"mmcv-{mmcv}_torch-{torch.__version__}_python-{python}_{platform.machine(
 STAMP=.venv/.complete-$(cat setup.py tools/constraints.txt | cksum | cut -d' ' -f1)
 if [ ! -f "$STAMP" ]; then
     echo "Setting up $REPO/.venv (PyTorch and the OpenMMLab stack; some minutes) ..."
-    [ -x .venv/bin/python ] || make_venv
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || make_venv
     # torch first and alone: an open range would bring another build with it.
     $PIP install -c tools/constraints.txt torch==2.13.0
     $PIP install -c tools/constraints.txt torchvision==0.28.0

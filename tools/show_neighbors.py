@@ -94,8 +94,13 @@ def main(argv: list[str] | None = None) -> Path:
         ]
         saliency = np.stack([similarity_maps(model, *pair) for pair in pairs])
     if args.classes:
-        root = Path(args.data_root)
-        name = [Path(path).relative_to(root).parts[0] for path in paths]
+        parts = [Path(path).relative_to(args.data_root).parts for path in paths]
+        for part in parts:
+            if len(part) == 1:
+                raise SystemExit(
+                    f"--classes: {part[0]} is in no sub-folder of {args.data_root}."
+                )
+        name = [part[0] for part in parts]
         names["query_names"] = [name[row] for row in rows]
         names["neighbor_names"] = [[name[i] for i in line] for line in index]
     out = args.out or Path(args.checkpoint).with_name("neighbors.png")

@@ -18,7 +18,7 @@ trap : USR1
 # srun kills the tasks that exit last, so its status does not always say that the run
 # was stopped. The file that was saved does.
 saved() {
-    find "$WORK_DIR" -maxdepth 1 -name 'stopped_at_iter_*.pth' -printf '%f %T@\n' \
+    find -L "$WORK_DIR" -maxdepth 1 -name 'stopped_at_iter_*.pth' -printf '%f %T@\n' \
         2>/dev/null || true
 }
 

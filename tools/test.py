@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg, stages=["test"])
-    with build_runner(cfg, args.trust_checkpoint) as runner:
+    with build_runner(cfg, args.trust_checkpoint, training=False) as runner:
         check_annotations(runner, ["test"])
         if args.out and args.out_item == "pred":
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

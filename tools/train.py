@@ -44,6 +44,7 @@ from snclr_mm.cli import (
     check_data_roots,
     check_pretrained,
     explain_sizes,
+    fit_schedule,
     fit_to_images,
     load_config,
     merge_options,
@@ -56,6 +57,11 @@ from snclr_mm.cli import (
 def merge_args(cfg, args: argparse.Namespace) -> None:
     """Merge the command line into the config, ``--cfg-options`` last."""
     if args.data_root is not None:
+        if cfg.model.get("type") == "ImageClassifier":
+            raise SystemExit(
+                "--data-root is for configs that pretrain: set the dataloaders of one "
+                "that learns from labels."
+            )
         set_image_folders(cfg, args.data_root, args.val_data_root)
     elif args.val_data_root is not None:
         raise SystemExit("--val-data-root needs --data-root.")
@@ -89,10 +95,12 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg)
-    notes = fit_to_images(cfg)
+    notes, warnings = fit_to_images(cfg), fit_schedule(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])
+        for warning in warnings:
+            runner.logger.warning(warning)
         announce(runner, notes)
         with explain_sizes("train_dataloader"):
             runner.train()

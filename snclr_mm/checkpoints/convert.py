@@ -26,7 +26,12 @@ from .architecture import (
 from .format import tensors_of
 from .formats.detectron2_format import DETECTRON2
 from .formats.downstream_format import MMDET, MMSEG
-from .formats.mmpretrain_format import MMPRETRAIN, PREFIX, SAFETENSORS
+from .formats.mmpretrain_format import (
+    MMPRETRAIN,
+    PREFIX,
+    SAFETENSORS,
+    check_computation,
+)
 from .formats.moco_v3_format import MOCO_V3
 from .formats.timm_format import TIMM
 from .formats.torchvision_format import TORCHVISION
@@ -133,16 +138,19 @@ def convert_checkpoint(
         averaged = checkpoint.get(name)
         if isinstance(averaged, dict):
             backbone.dropped.extend(f"{name}.{key}" for key in averaged)
+    config = backbone.config or {}
+    by_config = to in ("mmpretrain", "safetensors") and "type" in config
     try:
         architecture = infer_architecture(
             backbone.state, num_heads if num_heads is not None else backbone.num_heads
         )
+        check_computation(config)
+        if by_config:
+            load_exactly(MMPRETRAIN.build(architecture), backbone.state)
     except ValueError:
-        if to not in ("mmpretrain", "safetensors") or "type" not in (
-            backbone.config or {}
-        ):
+        if not by_config:
             raise
-        architecture = ConfiguredArchitecture(backbone.config)
+        architecture = ConfiguredArchitecture(config)
     state = {name: value.contiguous() for name, value in backbone.state.items()}
     for name, value in state.items():
         if value.is_complex() or not value.isfinite().all():

@@ -156,7 +156,7 @@ def check_config(cfg: Config) -> None:
 def merge_options(cfg: Config, options: dict | None) -> None:
     """Merge ``--cfg-options``, each of which must begin with a key that is read.
 
-    Variables of the config's file are not: its values are computed by now.
+    Variables of the config's file are not: they have been used.
 
     Raises:
         ValueError: For another key, with those that end like it, or the nearest one.
@@ -174,8 +174,8 @@ def merge_options(cfg: Config, options: dict | None) -> None:
         parts = {name: cfg[name] for name in known & cfg.keys()}
         places = [place for place in _places(parts) if place.endswith(f".{key}")]
         raise ValueError(
-            f"--cfg-options {key}: {first!r} is a variable of the config's file, and "
-            "its values have been used by now; set the keys that are made of it"
+            f"--cfg-options {key}: {first!r} was used when the config's file was read; "
+            "now set the keys that are made of it"
             + (f" ({', '.join(places[:3])})" if places else "")
             + ", or change the file."
         )

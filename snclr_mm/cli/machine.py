@@ -5,8 +5,9 @@ import os
 import subprocess
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -23,11 +24,12 @@ from snclr_mm.hardware import has_fast_bfloat16
 from .config_checks import check_config, explain_build
 from .console import quiet_start
 from .dataloaders import dataloaders
-from .schedules import fit_schedule
 
 
 @contextmanager
-def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner]:
+def build_runner(
+    cfg: Config, trust_checkpoint: bool = False, training: bool = True
+) -> Iterator[Runner]:
     """Build the Runner for this machine, and explain what it refuses to load.
 
     At the end all ranks wait for each other and close the process group: a rank that
@@ -36,6 +38,8 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     Args:
         cfg (Config): Complete; changed in place.
         trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
+        training (bool): False leaves the config in the work_dir as the training wrote
+            it, by which the run is reported and repeated. Defaults to True.
 
     Raises:
         ValueError: For a setting that cannot be; see :func:`check_config`.
@@ -43,8 +47,9 @@ def build_runner(cfg: Config, trust_checkpoint: bool = False) -> Iterator[Runner
     prepare_torch()
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
-    notes = [*fit_schedule(cfg), *adapt_to_machine(cfg)]
-    with quiet_start(), explain_build(cfg):
+    notes = adapt_to_machine(cfg)
+    kept = nullcontext() if training else patch.object(Runner, "dump_config")
+    with quiet_start(), explain_build(cfg), kept:
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     runner.register_hook(CheckpointCheckHook())
     for note in notes:
@@ -105,6 +110,12 @@ def adapt_to_machine(cfg: Config) -> list[str]:
     amp = wrapper.get("type") == "AmpOptimWrapper"
     bfloat16 = amp and str(wrapper.get("dtype")) in ("bfloat16", "torch.bfloat16")
     if get_device() != "cpu":
+        if wrapper.get("type") == "CPUAmpOptimWrapper":  # saved by a run on a CPU
+            wrapper.update(type="AmpOptimWrapper", dtype="bfloat16", loss_scale=1.0)
+            notes.append("AMP runs in bfloat16, as it did on a CPU.")
+            bfloat16 = True
+        if str((cfg.get("model_wrapper_cfg") or {}).get("type")).startswith("CPU"):
+            cfg.model_wrapper_cfg = None
         bfloat16 &= get_device() == "cuda"
         if bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             # cuDNN emulates no convolutions: they would be done image by image.

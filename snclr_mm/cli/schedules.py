@@ -54,7 +54,7 @@ def fit_schedule(cfg: Config) -> list[str]:
                 + "."
             )
     saving = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-    if "max_iters" in loop and saving.get("by_epoch", True):
+    if "max_iters" in loop and saving and saving.get("by_epoch", True):
         notes.append(
             "The only checkpoint is that of the end: default_hooks.checkpoint counts "
             "epochs, but train_cfg iterations; set default_hooks.checkpoint.by_epoch="

@@ -43,7 +43,8 @@ def sees_rgb(cfg: Config) -> bool:
     """Whether the network of a pretraining config gets RGB images, and not BGR."""
     part = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     training = cfg.get("train_dataloader")
-    return (training and holds_rgb(training.dataset)) != part.get("to_rgb", False)
+    rgb = training is not None and holds_rgb(training.dataset)
+    return rgb != part.get("to_rgb", False)
 
 
 def set_to_rgb(cfg: Config, to_rgb: bool) -> None:

@@ -108,6 +108,8 @@ def _check(path: str) -> tuple[int, str | None]:
             side = min(image.size)
             if side < SMALLEST:
                 return side, f"smaller than {SMALLEST} pixels"
+            if image.format == "TIFF" and image.mode in ("F", "I"):
+                return side, "of 32 bits per pixel"  # OpenCV does not read them
             ending = ENDINGS.get(image.format)
             if ending and ending not in _last_bytes(path):
                 image.load()

@@ -2,14 +2,13 @@ import errno
 import logging
 from pathlib import Path
 
-from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from .image_cache import ImageCache
 from .image_check import ImageCheck, check_images
-from .transforms.load_image import UnreadableImageError
+from .transforms.load_image import LoadImage, UnreadableImageError
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif")
 EXTENSIONS += (".tiff", ".gif", ".ppm", ".pgm")
@@ -143,7 +142,7 @@ class ImageFolder(CustomDataset):
     def _fill_cache(self, paths: list[str]) -> None:
         steps = self.pipeline.transforms
         load = steps[0] if steps else None
-        if not isinstance(load, LoadImageFromFile):
+        if not isinstance(load, LoadImage):
             raise ValueError(
                 f"dataset.cache_dir={self.cache_dir!r} needs a pipeline that begins "
                 f"with LoadImage, not {type(load).__name__} (config key "

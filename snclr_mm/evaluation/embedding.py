@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -50,9 +51,20 @@ class PreparedImages(Dataset):
             if self.bgr:
                 return self.pipeline(results)
             image = LoadImage()(results)["img"][..., ::-1]
-        elif hasattr(image, "convert"):
-            image = image.convert("RGB")
-        image = np.asarray(image)[..., :: -1 if self.bgr else 1]
+        elif isinstance(image, Image.Image):
+            if image.mode[0] in "IF":
+                raise ValueError(
+                    f"images[{index}] has Pillow's mode {image.mode}, more than 8 bits "
+                    "per pixel: give the path of its file, or convert it."
+                )
+            image = ImageOps.exif_transpose(image).convert("RGB")  # as files are turned
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"images[{index}] is {image.dtype} {list(image.shape)}: arrays must be "
+                "RGB, uint8 [H, W, 3]."
+            )
+        image = image[..., :: -1 if self.bgr else 1]
         return self.pipeline({"img": np.ascontiguousarray(image)})
 
     def batches(self, batch_size: int) -> DataLoader:
@@ -100,8 +112,8 @@ def embed(
 
     Raises:
         UnreadableImageError: If one of the given paths is no image.
-        ValueError: If there is no image, if a feature is not finite, or as
-            :func:`load_model` says.
+        ValueError: If there is no image or one of another kind, if a feature is not
+            finite, or as :func:`load_model` says.
     """
     from snclr_mm.checkpoints.saved_model import load_model
 

@@ -109,13 +109,13 @@ def describe_images(dataset: BaseDataset, rows: Sequence[int]) -> dict:
     Of files it takes the name below the data's folder and the size, so that the folder
     may be moved.
     """
-    digest = hashlib.sha256()
-    for row in rows[:: -(-len(rows) // 10000)]:
+    digest, root = hashlib.sha256(), getattr(dataset, "data_root", None)
+    for row in rows[:: max(1, -(-len(rows) // 10000))]:
         info = dataset.get_data_info(row)
         if "img_path" in info:
             path = info["img_path"]
             size = os.path.getsize(path) if os.path.exists(path) else None
-            image = f"{os.path.relpath(path, dataset.data_root)} {size}".encode()
+            image = f"{os.path.relpath(path, root)} {size}".encode()
         else:
             image = np.asarray(info["img"]).tobytes()
         digest.update(image + str(info.get("gt_label")).encode())

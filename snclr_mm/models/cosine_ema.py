@@ -73,6 +73,11 @@ class ForeachCosineEMA(CosineEMA):
         annealed = (math.cos(angle) + 1) / 2
         return self.end_momentum - (self.end_momentum - self.momentum) * annealed
 
+    def set_steps(self, steps: int) -> None:
+        """Go to a step of the schedule."""
+        self._steps = steps
+        self.steps.fill_(steps)
+
     def _tensors(self, model: nn.Module) -> list[Tensor]:
         if self.update_buffers:
             return list(model.state_dict().values())

@@ -28,8 +28,11 @@ def write_neighbor_browser(
         run["similarity"] = _thousandths(similarity)
         run["purity"] = purity(index, labels) if labels else None
         run["positiveness"] = chance and _thousandths(score / chance)
-        most = math.log(max(2, score.shape[1]))  # log 1 = 0
-        run["entropy"] = chance and _thousandths(positiveness_entropy(score) / most)
+        count = score.shape[1]
+        run["entropy"] = None
+        if chance and count == round(1 / chance):  # else it is not known of all K
+            most = math.log(max(2, count))  # log 1 = 0
+            run["entropy"] = _thousandths(positiveness_entropy(score) / most)
         runs.append(run)
     write_page("neighbor_browser.html", {**images, "runs": runs}, path)
 

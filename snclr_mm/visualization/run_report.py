@@ -127,13 +127,21 @@ def read_curves(
 
 
 def read_environment(work_dir: Path) -> dict[str, str]:
-    """System and runtime, from the last of the run's log files."""
+    """System and runtime of the last training in a work_dir, and the first one's seed.
+
+    A seed that is drawn when a run is resumed is not used, and tests have their own.
+    """
     logs = sorted(Path(work_dir).glob("*/*.log"))
-    text = logs[-1].read_text(errors="replace") if logs else ""
-    start = text.rfind("System environment:")
-    block = text[start : text.find("\n----", start)] if start >= 0 else ""
-    pairs = re.findall(r"^    ([\w ]+): (.*)$", block, re.MULTILINE)
-    return {key: value for key, value in pairs if "compiling" not in key}
+    logs = [log for log in logs if (log.parent / "vis_data/scalars.json").exists()]
+    found = {}
+    for log in logs[:1] + logs[-1:]:
+        text = log.read_text(errors="replace")
+        start = text.rfind("System environment:")
+        block = text[start : text.find("\n----", start)] if start >= 0 else ""
+        pairs = re.findall(r"^    ([\w ]+): (.*)$", block, re.MULTILINE)
+        seed = {"seed": found["seed"]} if "seed" in found else {}
+        found = {key: value for key, value in pairs if "compiling" not in key} | seed
+    return found
 
 
 def _read_saved_config(work_dir: Path) -> tuple[Path | None, dict]:

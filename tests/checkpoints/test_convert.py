@@ -219,7 +219,12 @@ def test_heads_are_never_guessed(trained, tmp_path):
     [
         (dict(type="ResNet", depth=18, style="caffe"), "style='caffe'"),
         (dict(depth=18, norm_cfg=dict(type="BN", eps=1e-3)), "norm_cfg.eps=0.001"),
-        (dict(depth=18, style="pytorch", norm_cfg=dict(type="SyncBN")), None),
+        (dict(depth=18, strides=(1, 1, 2, 2)), r"strides=\[1, 1, 2, 2\]"),
+        (dict(depth=18, conv_cfg=dict(type="ConvWS")), "conv_cfg={'type': 'ConvWS'}"),
+        (
+            dict(depth=18, strides=(1, 2, 2, 2), norm_cfg=dict(type="SyncBN")),
+            None,
+        ),
     ],
 )
 def test_what_tensors_do_not_show(backbone, match, tmp_path):
@@ -256,6 +261,27 @@ def test_any_backbone_goes_to_mmpretrain(tmp_path):
     torch.save({"state_dict": state, "meta": {"cfg": evil}}, source)
     with pytest.raises(ValueError, match=r"os\.system.* is not a registered component"):
         convert_checkpoint(source, tmp_path / "b.pth", "mmpretrain")
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        dict(type="ResNet", depth=18, strides=(1, 1, 2, 2)),
+        dict(type="ResNet", depth=18, base_channels=32, stem_channels=64),
+        dict(type="ResNet", depth=50, style="caffe"),
+        dict(type="SEResNet", depth=50),
+    ],
+)
+def test_backbones_that_only_a_config_tells(backbone, tmp_path):
+    model = MODELS.build(dict(backbone, _scope_="mmpretrain"))
+    state = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+    source = tmp_path / "epoch_1.pth"
+    text = f"model = dict(backbone={backbone!r})"
+    torch.save({"state_dict": state, "meta": {"cfg": text}}, source)
+    conversion = convert_checkpoint(source, tmp_path / "a.safetensors", "safetensors")
+    assert conversion.difference == 0
+    assert backbone["type"] in str(conversion.architecture)
+    assert load_file(tmp_path / "a.safetensors").keys() == model.state_dict().keys()
 
 
 def test_averaged_weights_are_listed_as_dropped(tmp_path):

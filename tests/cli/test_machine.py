@@ -139,6 +139,21 @@ def test_adapt_changes_nothing_with_an_accelerator(launcher, fsdp, monkeypatch):
     assert cfg.pretty_text == before
 
 
+def test_a_config_that_a_run_on_a_cpu_saved(monkeypatch):
+    monkeypatch.setattr("snclr_mm.cli.machine.has_fast_bfloat16", lambda: True)
+    cfg = Config.fromfile(REPOSITORY / "configs/snclr_r18_1xb128_image-folder.py")
+    cfg.launcher = "none"
+    before = dict(cfg.optim_wrapper)
+    adapt_to_machine(cfg)
+    assert cfg.optim_wrapper.type == "CPUAmpOptimWrapper"
+    cfg.model_wrapper_cfg = dict(type="CPUDistributedDataParallel")
+    monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert adapt_to_machine(cfg) == ["AMP runs in bfloat16, as it did on a CPU."]
+    assert dict(cfg.optim_wrapper) == before
+    assert cfg.model_wrapper_cfg is None
+
+
 @pytest.mark.parametrize("emulated", [False, True])
 def test_no_bfloat16_on_a_gpu_that_emulates_it(emulated, monkeypatch):
     monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cuda")

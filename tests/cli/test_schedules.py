@@ -2,7 +2,7 @@ import pytest
 from helpers.tiny import REPOSITORY, build_runner, tiny_config
 from mmengine.config import Config
 
-from snclr_mm.cli.schedules import fit_schedule
+from snclr_mm.cli import fit_schedule
 
 #: As in the recipes.
 WARM_UP = dict(type="LinearLR", start_factor=1e-4, end=2, convert_to_iter_based=True)
@@ -71,5 +71,6 @@ def test_steps_and_epochs(digits_root, tmp_path):
 
 
 def test_recipes_fit():
-    for path in (REPOSITORY / "configs").glob("*/snclr*.py"):
+    paths = (REPOSITORY / "configs").rglob("*.py")
+    for path in (path for path in paths if "_base_" not in path.parts):
         assert fit_schedule(Config.fromfile(path)) == [], path

@@ -36,6 +36,16 @@ def test_what_is_found_is_what_can_be_decoded(folder):
         assert image.std() > 1
 
 
+def test_files_that_only_pillow_reads(folder):
+    (folder / "deep").mkdir()
+    for dtype in (np.float32, np.int32, np.uint16):
+        picture = Image.fromarray(np.arange(400).reshape(20, 20).astype(dtype))
+        picture.save(folder / "deep" / f"{np.dtype(dtype)}.tif")
+    dataset = ImageFolder(data_root=str(folder / "deep"), pipeline=LOAD, skip_limit=0.7)
+    assert set(dataset.check.skipped.values()) == {"of 32 bits per pixel"}
+    assert len(dataset) == 1 and dataset[0]["img"].shape == (20, 20, 3)
+
+
 def test_only_changed_files_are_read_again(folder, monkeypatch):
     first = check_images(str(folder), EXTENSIONS)
     read = []

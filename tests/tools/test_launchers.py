@@ -122,7 +122,8 @@ esac
 @pytest.mark.parametrize("job", ["", "17"])
 def test_slurm_requeues_what_was_stopped(launchers, tmp_path, job, monkeypatch):
     """Without a batch job in a new one, once, as the second run fails otherwise."""
-    (tmp_path / "w").mkdir()
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "w").symlink_to(tmp_path / "scratch")
     (tmp_path / "srun").write_text(FAKE_SRUN.format(second=0))
     scontrol = tmp_path / "scontrol"
     scontrol.write_text("#!/bin/sh\necho scontrol $*")

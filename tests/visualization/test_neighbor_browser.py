@@ -15,7 +15,11 @@ from helpers.tiny import tiny_config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from snclr_mm.visualization import find_neighbors
+from snclr_mm.visualization import (
+    FoundNeighbors,
+    find_neighbors,
+    write_neighbor_browser,
+)
 from snclr_mm.visualization.neighbor_browser import purity
 
 browse = load_tool("visualization/browse_neighbors.py")
@@ -96,6 +100,16 @@ def test_page_of_the_configs_data(run, digits_root, tmp_path):
         assert run_data["entropy"][i] / 1000 == pytest.approx(entropy, abs=1e-3)
         same = sum(labels[j] == labels[i] for j in found) / K
         assert run_data["purity"][i] == pytest.approx(same)
+
+
+def test_entropy_is_that_of_all_neighbors(tmp_path):
+    """Of some of the K it is not known."""
+    index = torch.arange(8).view(2, 4)
+    score = torch.full((2, 4), 0.25)
+    for chance, expected in ((1 / 4, [1000, 1000]), (1 / 8, None)):
+        found = FoundNeighbors(index, score, score, chance)
+        write_neighbor_browser(tmp_path / "a.html", {"labels": None}, {"run": found})
+        assert read_data(tmp_path / "a.html")["runs"][0]["entropy"] == expected
 
 
 def test_purity():

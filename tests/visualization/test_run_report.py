@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers.command import load_tool
 from helpers.pages import read_data
 from helpers.tiny import CONFIG, build_runner, tiny_config
 from PIL import Image
+
+from snclr_mm.cli import machine
 
 report = load_tool("visualization/report_run.py")
 EVIL = "</script><script>alert(1)</script>"
@@ -127,6 +130,25 @@ def test_two_real_runs(digits_root, tmp_path):
     assert rows["optim_wrapper.optimizer.lr"] == ["0.01", "0.01", "0.02"]
     assert rows["train_cfg.max_epochs"] == ["20", "1", "1"]
     assert "model.temperature" not in rows and "work_dir" not in rows
+
+
+def test_seed_and_config_are_those_of_the_training(digits_root, tmp_path):
+    """Not those of a resumed run's start, or of a test afterwards."""
+    options = dict(randomness=dict(_delete_=True, seed=None))
+    build_runner(tiny_config(digits_root, tmp_path / "run", **options)).train()
+    again = tiny_config(digits_root, tmp_path / "run", resume=True, **options)
+    again.train_cfg.max_epochs = 3
+    build_runner(again).train()
+    saved = torch.load(tmp_path / "run/epoch_3.pth", weights_only=False)
+    (config,) = (tmp_path / "run").glob("*.py")
+    text = config.read_text()
+    again.load_from = "epoch_3.pth"
+    with machine.build_runner(again, training=False) as runner:
+        assert runner.seed != saved["meta"]["seed"]
+    assert config.read_text() == text
+    (run,) = read_data(report.main([str(tmp_path / "run")]))["runs"]
+    assert run["environment"]["seed"] == str(saved["meta"]["seed"])
+    assert f"randomness.seed={saved['meta']['seed']}" in run["command"]
 
 
 def test_long_curves_are_thinned(tmp_path):

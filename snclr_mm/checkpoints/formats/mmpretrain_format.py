@@ -48,7 +48,6 @@ def read(checkpoint: dict, branch: str) -> Backbone:
                 f"{' or '.join(prefixes)}, only under {', '.join(parts[:10])}."
             )
     config = _backbone_config(checkpoint.get("meta") or {})
-    _check_computation(config)
     backbone = pick(tensors, prefix=prefix)
     return backbone._replace(num_heads=_num_heads(config), config=config)
 
@@ -93,8 +92,21 @@ def _backbone_config(meta: dict) -> dict:
     return backbone if isinstance(backbone, dict) else {}
 
 
-def _check_computation(config: dict) -> None:
+def check_computation(config: dict) -> None:
     """Refuse what tensors do not show and other libraries' models compute otherwise."""
+    for name, usual in (
+        ("strides", [1, 2, 2, 2]),
+        ("dilations", [1, 1, 1, 1]),
+        ("conv_cfg", None),
+        ("layer_cfgs", {}),
+    ):
+        given = config.get(name, usual)
+        given = list(given) if isinstance(given, tuple) else given
+        if given != usual:
+            raise ValueError(
+                f"The backbone was trained with {name}={given}, which other libraries' "
+                "models do not have."
+            )
     style = config.get("style", "pytorch")
     if style != "pytorch":
         raise ValueError(

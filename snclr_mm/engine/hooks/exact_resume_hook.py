@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import DistSamplerSeedHook
+from mmengine.model import BaseAveragedModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
+from mmpretrain.utils import get_ori_model
+
+from snclr_mm.models import ForeachCosineEMA
+
+from .utils import find_modules
 
 DATA = "data_order"  # in the checkpoint's meta
 SEED, LENGTH = "seed", "iterations per epoch"
@@ -38,7 +44,17 @@ class ExactResumeHook(DistSamplerSeedHook):
     """
 
     def before_train(self, runner) -> None:
-        """Give each batch its seed."""
+        """Give each batch its seed; begin the momentum's schedule in a new run.
+
+        With weights (``load_from``) the step of an earlier run's schedule has come.
+        """
+        if runner.iter == 0:
+            model = get_ori_model(runner.model)
+            for average in find_modules(model, BaseAveragedModel).values():
+                # At step 0 the branch would become a copy of the online one.
+                average.steps.clamp_(max=1)
+                if isinstance(average, ForeachCosineEMA):
+                    average.set_steps(int(average.steps))
         loader = runner.train_dataloader
         self._seed = _describe_data(runner)[SEED]
         self._batches = SeededBatches(loader.batch_sampler, self._seed)
@@ -65,13 +81,8 @@ class ExactResumeHook(DistSamplerSeedHook):
         checkpoint["meta"][DATA] = _describe_data(runner)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Take over the order of the data; compute the schedules from the config.
-
-        A new run from these weights (``load_from``) begins its momentum's schedule.
-        """
+        """Take over the order of the data; compute the schedules from the config."""
         if not runner._resume:
-            for part in ("state_dict", "ema_state_dict"):
-                _restart_averages(checkpoint.get(part, {}))
             return
         saved, data = checkpoint["meta"].get(DATA), _describe_data(runner)
         if not isinstance(saved, dict):  # it was written without this hook
@@ -189,14 +200,6 @@ def seed_everything(*numbers: int) -> None:
     random.seed(int(first))
     np.random.seed(second)
     torch.manual_seed(int(third))
-
-
-def _restart_averages(state: dict) -> None:
-    """Set the steps of momentum branches to 1; at 0 they would be made anew."""
-    for name in [key for key in state if key.endswith(".steps")]:
-        prefix = name.removesuffix("steps") + "module."
-        if any(key.startswith(prefix) for key in state):
-            state[name] = state[name].clamp(max=1)
 
 
 def _by_epoch(runner) -> bool:

@@ -32,12 +32,13 @@ class ResumableFSDPStrategy(FSDPStrategy):
     def build_optim_wrapper(self, optim_wrapper, model=None) -> BaseOptimWrapper:
         """Refuse what needs whole parameters: each rank has parts, in one dimension."""
         if isinstance(optim_wrapper, dict):
-            given = {
-                "paramwise_cfg.flat_decay_mult": optim_wrapper.get("paramwise_cfg"),
-                "clip_grad": optim_wrapper,
-            }
-            for key, part in given.items():
-                if key.rpartition(".")[2] in (part or {}):
+            clip = optim_wrapper.get("clip_grad") or {"type": "value"}
+            groups = optim_wrapper.get("paramwise_cfg") or {}
+            for key, given in {
+                "paramwise_cfg.flat_decay_mult": groups.get("flat_decay_mult"),
+                "clip_grad": None if clip.get("type") == "value" else clip,
+            }.items():
+                if given is not None:
                     raise ValueError(
                         f"optim_wrapper.{key} does not work with FSDP: each rank has "
                         "flat parts of the parameters. Leave it out (for "

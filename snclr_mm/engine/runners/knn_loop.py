@@ -3,6 +3,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.runner import TestLoop, ValLoop, autocast
+from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import LOOPS
 from mmpretrain.utils import get_ori_model
 from torch import Tensor
@@ -45,6 +46,14 @@ class _KNNLoop:
                 f"kNN: a bank of {bank_size} images ({self.stage}_cfg.bank_dataloader) "
                 f"can't be spread over {get_world_size()} ranks."
             )
+        classes = getattr(self.bank_dataloader.dataset, "CLASSES", None)
+        for metric in self.evaluator.metrics:
+            most = max(metric.topk) if isinstance(metric, Accuracy) else 1
+            if classes and most > len(classes):
+                raise ValueError(
+                    f"kNN: {self.stage}_evaluator.topk={metric.topk} of the "
+                    f"{len(classes)} classes of {self.stage}_cfg.bank_dataloader."
+                )
         if len(self.dataloader.dataset) % get_world_size() and not getattr(
             self.dataloader.sampler, "round_up", True
         ):

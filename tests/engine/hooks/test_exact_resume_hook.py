@@ -227,6 +227,16 @@ def test_a_new_run_from_weights_begins_its_own_schedules(
     assert not torch.equal(encoder, second["state_dict"]["backbone.conv1.weight"])
 
 
+def test_a_runner_that_is_told_to_resume(digits_root, tmp_path):
+    """Runner.resume() loads without the config key ``resume``."""
+    run(digits_root, tmp_path)
+    cfg = tiny_config(digits_root, tmp_path / "more", train_cfg__max_epochs=4)
+    runner = build_runner(cfg)
+    runner.resume(str(tmp_path / "epoch_1.pth"))
+    runner.train()
+    assert runner.model.momentum_encoder.steps == runner.iter == 16
+
+
 def next_loss(rank, data_root, work_dir, ranks, resume):
     """Train to the end of epoch 1, or one step from there; the loss of that step."""
     cfg = tiny_config(

@@ -152,6 +152,7 @@ def test_bad_settings(digits_root, tmp_path):
 def test_loops_without_epochs(digits_root, tmp_path):
     cfg = tiny_config(digits_root, tmp_path)
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2)
+    cfg.param_scheduler = []
     cfg.custom_hooks.append(dict(type="NeighborImagesHook"))
     with pytest.raises(ValueError, match="NeighborImagesHook .* IterBasedTrainLoop "):
         build_runner(cfg).train()

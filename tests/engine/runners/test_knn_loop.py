@@ -53,6 +53,14 @@ def test_in_log_and_scalars_while_training(digits_root, tmp_path):
     assert scalars.read_text().count('"knn/top1"') == 2  # each epoch
 
 
+def test_top_5_of_fewer_classes(digits_root, tmp_path):
+    """MMPretrain's Accuracy would end with an error after the first epochs."""
+    cfg = knn_config(digits_root, tmp_path)
+    cfg.val_evaluator = dict(type="Accuracy", topk=(1, 11))
+    with pytest.raises(ValueError, match=r"val_evaluator.topk=\(1, 11\) of the 10 cla"):
+        build_runner(cfg).val_loop  # noqa: B018
+
+
 def test_queries_and_bank_are_different_images(digits_root, tmp_path):
     cfg = knn_config(digits_root, tmp_path)
     cfg.val_dataloader.dataset.indices = None

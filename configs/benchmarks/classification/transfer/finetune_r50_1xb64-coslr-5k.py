@@ -36,5 +36,8 @@ val_evaluator = [
 ]
 test_evaluator = val_evaluator
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=5000),
+)
 log_processor = dict(by_epoch=False)

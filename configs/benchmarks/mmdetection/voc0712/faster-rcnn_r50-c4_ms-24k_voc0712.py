@@ -29,6 +29,7 @@ model = dict(
 )
 
 train_cfg = dict(max_iters=24000, val_interval=24000)
+default_hooks = dict(logger=dict(log_metric_by_epoch=False))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=100),
     dict(
