@@ -19,7 +19,7 @@ fi
 
 # Where the venv module is not installed (Debian splits it off), virtualenv serves.
 make_venv() {
-    "$PYTHON" -m venv .venv 2>/dev/null && return
+    "$PYTHON" -m venv --clear .venv 2>/dev/null && return
     rm -rf .venv
     "$PYTHON" -m pip install --quiet --target .venv-tool virtualenv==20.31.2
     PYTHONPATH=.venv-tool "$PYTHON" -m virtualenv --quiet .venv

@@ -41,6 +41,7 @@ from snclr_mm.cli import (
     announce,
     build_runner,
     check_annotations,
+    check_config,
     check_data_roots,
     check_pretrained,
     explain_sizes,
@@ -95,7 +96,9 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args)
     merge_args(cfg, args)
     check_data_roots(cfg)
-    notes, warnings = fit_to_images(cfg), fit_schedule(cfg)
+    notes = fit_to_images(cfg)
+    check_config(cfg)
+    warnings = fit_schedule(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])

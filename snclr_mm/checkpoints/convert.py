@@ -217,7 +217,7 @@ def resize(
     """Resize a ViT's position embedding, bicubic, as MMPretrain does when it loads."""
     if not isinstance(architecture, ViTArchitecture):
         raise ValueError(
-            f"--image-size {image_size}: a {architecture} takes images of any size."
+            f"--image-size {image_size} is for plain ViTs, not for a {architecture}."
         )
     patch = architecture.patch_size
     if image_size < patch or image_size % patch:

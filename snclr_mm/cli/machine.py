@@ -48,9 +48,10 @@ def build_runner(
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
     notes = adapt_to_machine(cfg)
-    kept = nullcontext() if training else patch.object(Runner, "dump_config")
+    kind = RUNNERS.get(cfg.get("runner_type", "Runner"))
+    kept = nullcontext() if training else patch.object(kind, "dump_config")
     with quiet_start(), explain_build(cfg), kept:
-        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+        runner = kind.from_cfg(cfg)
     runner.register_hook(CheckpointCheckHook())
     for note in notes:
         runner.logger.warning(note)
@@ -116,6 +117,11 @@ def adapt_to_machine(cfg: Config) -> list[str]:
             bfloat16 = True
         if str((cfg.get("model_wrapper_cfg") or {}).get("type")).startswith("CPU"):
             cfg.model_wrapper_cfg = None
+        sharding = (cfg.get("strategy") or {}).get("model_wrapper") or {}
+        if str(sharding.get("type")).startswith("CPU"):
+            sharding.type = sharding.type.replace("CPU", "MM", 1)
+            if isinstance(cfg.strategy.get("state_dict_cfg"), dict):
+                cfg.strategy.state_dict_cfg = "full"
         bfloat16 &= get_device() == "cuda"
         if bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             # cuDNN emulates no convolutions: they would be done image by image.

@@ -127,20 +127,22 @@ def read_curves(
 
 
 def read_environment(work_dir: Path) -> dict[str, str]:
-    """System and runtime of the last training in a work_dir, and the first one's seed.
+    """System and runtime of the last training in a work_dir, and its seed.
 
-    A seed that is drawn when a run is resumed is not used, and tests have their own.
+    That is the one of its start: what is drawn when a run is resumed is not used.
     """
     logs = sorted(Path(work_dir).glob("*/*.log"))
     logs = [log for log in logs if (log.parent / "vis_data/scalars.json").exists()]
     found = {}
-    for log in logs[:1] + logs[-1:]:
+    for log in logs:
         text = log.read_text(errors="replace")
         start = text.rfind("System environment:")
         block = text[start : text.find("\n----", start)] if start >= 0 else ""
         pairs = re.findall(r"^    ([\w ]+): (.*)$", block, re.MULTILINE)
         seed = {"seed": found["seed"]} if "seed" in found else {}
-        found = {key: value for key, value in pairs if "compiling" not in key} | seed
+        found = {key: value for key, value in pairs if "compiling" not in key}
+        if "resumed epoch" in text:
+            found |= seed
     return found
 
 

@@ -221,8 +221,16 @@ def test_heads_are_never_guessed(trained, tmp_path):
         (dict(depth=18, norm_cfg=dict(type="BN", eps=1e-3)), "norm_cfg.eps=0.001"),
         (dict(depth=18, strides=(1, 1, 2, 2)), r"strides=\[1, 1, 2, 2\]"),
         (dict(depth=18, conv_cfg=dict(type="ConvWS")), "conv_cfg={'type': 'ConvWS'}"),
+        (dict(type="VisionTransformer", norm_cfg=dict(type="LN")), "eps=1e-05"),
+        (dict(type="VisionTransformer", patch_cfg=dict(stride=4)), "patch_cfg={'stri"),
         (
-            dict(depth=18, strides=(1, 2, 2, 2), norm_cfg=dict(type="SyncBN")),
+            dict(
+                depth=18,
+                strides=(1, 2, 2, 2),
+                norm_cfg=dict(type="SyncBN"),
+                conv_cfg=dict(type="Conv2d"),
+                layer_cfgs=None,
+            ),
             None,
         ),
     ],
@@ -466,7 +474,7 @@ def test_positions_are_resized_as_mmpretrain_does(tmp_path):
         with pytest.raises(ValueError, match=f"--image-size {size} .*{match}"):
             convert_checkpoint(source, out, "timm", num_heads=2, image_size=size)
     torch.save(torchvision.models.resnet18().state_dict(), source)
-    with pytest.raises(ValueError, match="ResNet-18 takes images of any size"):
+    with pytest.raises(ValueError, match="is for plain ViTs, not for a ResNet-18"):
         convert_checkpoint(source, out, "timm", "torchvision", image_size=64)
 
 

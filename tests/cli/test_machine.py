@@ -1,5 +1,6 @@
 import os
 import time
+from copy import deepcopy
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from snclr_mm.cli import adapt_to_machine, build_runner, prepare_torch
 def unchanged_environment(monkeypatch):
     for name in ("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
         monkeypatch.setenv(name, "0")
+    before = torch.serialization.get_safe_globals()
     yield
     torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(before)
 
 
 def test_checkpoints_are_not_reentrant_unless_asked_for():
@@ -137,6 +140,27 @@ def test_adapt_changes_nothing_with_an_accelerator(launcher, fsdp, monkeypatch):
     before = cfg.pretty_text
     assert adapt_to_machine(cfg) == []
     assert cfg.pretty_text == before
+
+
+@pytest.mark.parametrize("kind", ["Runner", "FlexibleRunner"])
+def test_a_test_leaves_the_config_of_the_training(kind, digits_root, tmp_path):
+    cfg = tiny_config(digits_root, tmp_path, runner_type=kind)
+    for training, count in ((False, 0), (True, 1)):
+        cfg.experiment_name = f"{kind}_{training}"
+        with build_runner(deepcopy(cfg), training=training):
+            assert len([*tmp_path.glob("*.py")]) == count
+
+
+def test_a_sharded_config_that_a_run_on_cpus_saved(fsdp, monkeypatch):
+    cfg = Config.fromfile(fsdp)
+    cfg.launcher = "pytorch"
+    before = cfg.strategy.to_dict()
+    monkeypatch.setattr("snclr_mm.cli.machine._init_gloo", lambda *_: None)
+    adapt_to_machine(cfg)
+    assert cfg.strategy.model_wrapper.type == "CPUFullyShardedDataParallel"
+    monkeypatch.setattr("snclr_mm.cli.machine.get_device", lambda: "cuda")
+    adapt_to_machine(cfg)
+    assert cfg.strategy.to_dict() == before and cfg.model_wrapper_cfg is None
 
 
 def test_a_config_that_a_run_on_a_cpu_saved(monkeypatch):

@@ -13,6 +13,7 @@ from helpers.tiny import CONFIG, build_runner, tiny_config
 from PIL import Image
 
 from snclr_mm.cli import machine
+from snclr_mm.visualization.run_report import read_environment
 
 report = load_tool("visualization/report_run.py")
 EVIL = "</script><script>alert(1)</script>"
@@ -149,6 +150,17 @@ def test_seed_and_config_are_those_of_the_training(digits_root, tmp_path):
     (run,) = read_data(report.main([str(tmp_path / "run")]))["runs"]
     assert run["environment"]["seed"] == str(saved["meta"]["seed"])
     assert f"randomness.seed={saved['meta']['seed']}" in run["command"]
+
+
+def test_seed_of_a_run_that_was_started_anew(tmp_path):
+    """In the work_dir of an earlier one."""
+    for i, end in enumerate(("", "", "resumed epoch: 1")):
+        folder = tmp_path / f"2026010{i}"
+        (folder / "vis_data").mkdir(parents=True)
+        (folder / "vis_data/scalars.json").touch()
+        text = f"System environment:\n    seed: {i}\n----\n{end}"
+        (folder / "a.log").write_text(text)
+    assert read_environment(tmp_path) == {"seed": "1"}
 
 
 def test_long_curves_are_thinned(tmp_path):

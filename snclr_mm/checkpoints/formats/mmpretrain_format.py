@@ -99,10 +99,12 @@ def check_computation(config: dict) -> None:
         ("dilations", [1, 1, 1, 1]),
         ("conv_cfg", None),
         ("layer_cfgs", {}),
+        ("patch_cfg", {}),
     ):
         given = config.get(name, usual)
         given = list(given) if isinstance(given, tuple) else given
-        if given != usual:
+        plain = given in ({"type": "Conv2d"}, {"type": "Conv"})
+        if given and given != usual and any(given) and not plain:
             raise ValueError(
                 f"The backbone was trained with {name}={given}, which other libraries' "
                 "models do not have."
@@ -114,8 +116,10 @@ def check_computation(config: dict) -> None:
             "convolution; only style='pytorch' can be converted."
         )
     norm = config.get("norm_cfg")
-    eps = norm.get("eps") if isinstance(norm, dict) else None
-    if eps not in (None, 1e-5 if "depth" in config else 1e-6):
+    usual = 1e-5 if "depth" in config else 1e-6
+    # What torch takes where a config names a norm and no eps.
+    eps = norm.get("eps", 1e-5) if isinstance(norm, dict) else usual
+    if eps != usual:
         raise ValueError(
             f"The backbone was trained with norm_cfg.eps={eps}, which other libraries' "
             "models do not have."
