@@ -101,6 +101,7 @@ def test_a_step_waits_for_one_flag_and_for_what_is_logged(digits_root, tmp_path)
             counts[where.partition(":")[0]] += count
     del counts["logging/message_hub.py"]
     assert counts.pop("hooks/step_guard_hook.py") == runner.iter == 12
+    assert counts.pop("hooks/exact_resume_hook.py") == 1  # before the first step
     # The one validation, at the end.
     assert set(counts) == {"evaluation/features.py", "runners/knn_loop.py"}
 
