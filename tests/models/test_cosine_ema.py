@@ -11,6 +11,8 @@ from snclr_mm.models import ForeachCosineEMA
 
 @pytest.fixture(autouse=True)
 def message_hub():
+    """Made anew, as the one that was made last is the current one."""
+    MessageHub._instance_dict.pop("test_cosine_ema", None)
     hub = MessageHub.get_instance("test_cosine_ema")
     hub.update_info("max_iters", 7)
     return hub
@@ -136,8 +138,8 @@ def test_equals_stock_on_a_gpu_without_waiting():
         torch.testing.assert_close(ours.state_dict(), stock.state_dict())
 
 
-def test_needs_the_length_of_training():
-    MessageHub.get_instance("test_cosine_ema_no_length")
+def test_needs_the_length_of_training(message_hub):
+    message_hub.runtime_info.pop("max_iters")
     model = make_model()
     average = ForeachCosineEMA(model, momentum=0.3)
     average.update_parameters(model)  # the first is a copy

@@ -12,7 +12,8 @@ from snclr_mm.models import SNCLR
 
 @pytest.fixture(autouse=True)
 def message_hub():
-    """CosineEMA reads the length of training from here."""
+    """CosineEMA reads the length of training from the one that was made last."""
+    MessageHub._instance_dict.pop("test_snclr", None)
     MessageHub.get_instance("test_snclr").update_info("max_iters", 100)
 
 
