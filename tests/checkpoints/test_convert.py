@@ -276,8 +276,8 @@ def test_any_backbone_goes_to_mmpretrain(tmp_path):
     [
         dict(type="ResNet", depth=18, strides=(1, 1, 2, 2)),
         dict(type="ResNet", depth=18, base_channels=32, stem_channels=64),
-        dict(type="ResNet", depth=50, style="caffe"),
-        dict(type="SEResNet", depth=50),
+        dict(type="ResNet", depth=18, style="caffe"),
+        dict(type="ResNetV1d", depth=18),
     ],
 )
 def test_backbones_that_only_a_config_tells(backbone, tmp_path):

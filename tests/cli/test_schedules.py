@@ -1,6 +1,5 @@
 import pytest
-from helpers.tiny import REPOSITORY, build_runner, tiny_config
-from mmengine.config import Config
+from helpers.tiny import build_runner, tiny_config
 
 from snclr_mm.cli import fit_schedule
 
@@ -68,9 +67,3 @@ def test_steps_and_epochs(digits_root, tmp_path):
     assert "default_hooks.checkpoint.by_epoch" in checkpoints
     cfg.train_cfg = cfg.param_scheduler = None
     assert fit_schedule(cfg) == []
-
-
-def test_recipes_fit():
-    paths = (REPOSITORY / "configs").rglob("*.py")
-    for path in (path for path in paths if "_base_" not in path.parts):
-        assert fit_schedule(Config.fromfile(path)) == [], path
