@@ -21,7 +21,7 @@ from mmengine.config import Config, DictAction
 from mmengine.hooks import Hook
 from mmpretrain.registry import MODELS
 
-from snclr_mm.cli import fit_schedule
+from snclr_mm.cli.schedules import fit_schedule
 from snclr_mm.evaluation import pool_features
 
 MOCOV3 = Path(mmpretrain.__path__[0]) / ".mim/configs/mocov3"

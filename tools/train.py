@@ -41,11 +41,9 @@ from snclr_mm.cli import (
     announce,
     build_runner,
     check_annotations,
-    check_config,
     check_data_roots,
     check_pretrained,
     explain_sizes,
-    fit_schedule,
     fit_to_images,
     load_config,
     merge_options,
@@ -97,13 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     merge_args(cfg, args)
     check_data_roots(cfg)
     notes = fit_to_images(cfg)
-    check_config(cfg)
-    warnings = fit_schedule(cfg)
     with build_runner(cfg, args.trust_checkpoint) as runner:
         check_pretrained(runner.model)
         check_annotations(runner, ["train", "val"])
-        for warning in warnings:
-            runner.logger.warning(warning)
         announce(runner, notes)
         with explain_sizes("train_dataloader"):
             runner.train()

@@ -10,7 +10,6 @@ from .dataloaders import check_data_roots, dataloaders, set_dataloader_defaults
 from .image_folders import fit_to_images, set_image_folders
 from .machine import adapt_to_machine, build_runner, prepare_torch
 from .pretrained import check_pretrained, clear_pretrained, set_pretrained
-from .schedules import fit_schedule
 
 __all__ = [
     "adapt_to_machine",
@@ -25,7 +24,6 @@ __all__ = [
     "explain_refusal",
     "explain_sizes",
     "find_config",
-    "fit_schedule",
     "fit_to_images",
     "load_checkpoints_safely",
     "load_config",

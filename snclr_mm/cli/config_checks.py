@@ -172,7 +172,7 @@ def merge_options(cfg: Config, options: dict | None) -> None:
                 f"{_suggest(first, known)}."
             )
         parts = {name: cfg[name] for name in known & cfg.keys()}
-        places = [place for place in _places(parts) if place.endswith(f".{key}")]
+        places = [place for place, _ in _settings(parts) if place.endswith(f".{key}")]
         raise ValueError(
             f"--cfg-options {key}: {first!r} was used when the config's file was read; "
             "now set the keys that are made of it"
@@ -208,25 +208,22 @@ def explain_build(cfg: Config) -> Iterator[None]:
         raise
 
 
-def _find_keys(cfg: dict, key: str = "") -> dict[str, list[str]]:
+def _find_keys(cfg: dict) -> dict[str, list[str]]:
     """The keys of each type of component."""
     found = {}
-    items = cfg.items() if hasattr(cfg, "items") else enumerate(cfg)
-    for name, item in items:
-        if isinstance(item, dict | list | tuple):
-            for kind, keys in _find_keys(item, f"{key}{name}.").items():
-                found.setdefault(kind, []).extend(keys)
-        elif name == "type" and isinstance(item, str):
-            found.setdefault(item, []).append(key.rstrip("."))
+    for key, item in _settings(cfg):
+        place, _, name = key.rpartition(".")
+        if name == "type" and isinstance(item, str):
+            found.setdefault(item, []).append(place)
     return found
 
 
-def _places(node, key: str = "") -> Iterator[str]:
-    """The config keys of all settings."""
-    for name, item in node.items() if isinstance(node, dict) else enumerate(node):
-        yield f"{key}{name}"
+def _settings(node, key: str = "") -> Iterator[tuple[str, object]]:
+    """All config keys and what they hold, each before what lies below."""
+    for name, item in node.items() if hasattr(node, "items") else enumerate(node):
+        yield f"{key}{name}", item
         if isinstance(item, dict | list | tuple):
-            yield from _places(item, f"{key}{name}.")
+            yield from _settings(item, f"{key}{name}.")
 
 
 def _top_keys() -> set[str]:

@@ -24,6 +24,7 @@ from snclr_mm.hardware import has_fast_bfloat16
 from .config_checks import check_config, explain_build
 from .console import quiet_start
 from .dataloaders import dataloaders
+from .schedules import fit_schedule
 
 
 @contextmanager
@@ -38,8 +39,9 @@ def build_runner(
     Args:
         cfg (Config): Complete; changed in place.
         trust_checkpoint (bool): See :func:`load_checkpoints_safely`.
-        training (bool): False leaves the config in the work_dir as the training wrote
-            it, by which the run is reported and repeated. Defaults to True.
+        training (bool): False checks no schedules, and leaves the config in the
+            work_dir as the training wrote it, by which the run is reported and
+            repeated. Defaults to True.
 
     Raises:
         ValueError: For a setting that cannot be; see :func:`check_config`.
@@ -48,6 +50,8 @@ def build_runner(
     load_checkpoints_safely(trust=trust_checkpoint)
     check_config(cfg)
     notes = adapt_to_machine(cfg)
+    if training:
+        notes += fit_schedule(cfg)
     kind = RUNNERS.get(cfg.get("runner_type", "Runner"))
     kept = nullcontext() if training else patch.object(kind, "dump_config")
     with quiet_start(), explain_build(cfg), kept:

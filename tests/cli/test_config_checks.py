@@ -111,6 +111,8 @@ def test_options_of_unknown_keys(recipe):
     merge_options(cfg, {"model.head.num_neighbors": 5, "resume": True})
     assert (cfg.model.head.num_neighbors, cfg.resume) == (5, True)
     merge_options(cfg, None)
+    with pytest.raises(ValueError, match="no key 'modle'; did you mean model"):
+        merge_options(cfg, {"modle.head.num_neighbors": 5})
 
 
 def test_options_for_variables_of_the_file():
@@ -125,8 +127,6 @@ def test_options_for_variables_of_the_file():
     ):
         merge_options(cfg, {"views.0.crop.scale": 160})
     merge_options(cfg, {"compile": True, "activation_checkpointing": ["backbone"]})
-    with pytest.raises(ValueError, match="no key 'modle'; did you mean model"):
-        merge_options(cfg, {"modle.head.num_neighbors": 5})
 
 
 def test_options_without_a_value(capsys):

@@ -1,7 +1,7 @@
 import pytest
 from helpers.tiny import build_runner, tiny_config
 
-from snclr_mm.cli import fit_schedule
+from snclr_mm.cli.schedules import fit_schedule
 
 #: As in the recipes.
 WARM_UP = dict(type="LinearLR", start_factor=1e-4, end=2, convert_to_iter_based=True)

@@ -9,11 +9,11 @@ from mmengine.runner import Runner
 
 from snclr_mm.cli import (
     adapt_to_machine,
-    fit_schedule,
     load_checkpoints_safely,
     prepare_torch,
     set_dataloader_defaults,
 )
+from snclr_mm.cli.schedules import fit_schedule
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs/snclr_resnet-tiny_1xb128_fashion-mnist.py"
